@@ -1,0 +1,15 @@
+//! The vocabulary both planes speak.
+//!
+//! Invariant: nothing here does IO beyond reading a clock or the system's
+//! random source, and nothing here knows a database, a socket or a session.
+//! Deliberately absent: configuration, logging, anything only one plane needs.
+
+pub mod catalogue;
+pub mod clock;
+pub mod dialect;
+pub mod id;
+pub mod origin;
+pub mod proto;
+pub mod seal;
+pub mod token;
+pub mod usage;

@@ -1,0 +1,8 @@
+//! The compiled protos: wire structs only. They are turned into domain types
+//! where they arrive and never travel further (rule 3).
+
+/// Node and control plane.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod node {
+    tonic::include_proto!("clawgate.node.v1");
+}
