@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 pub mod clock;
+pub mod content;
 pub mod dialect;
 pub mod id;
 pub mod origin;
