@@ -6,6 +6,7 @@
 //! Deliberately absent: keys, health, anything that changes while running.
 
 mod builtin;
+mod custom;
 mod resolve;
 mod routes;
 
@@ -13,7 +14,8 @@ use std::borrow::Cow;
 
 use crate::dialect::{Dialect, Protocol};
 
-pub use builtin::{all, find};
+pub use builtin::{all, find, unified_prefix};
+pub use custom::{CustomVendor, CustomVendorError, MAX_CUSTOM_ROUTES, RESERVED_SLUGS, dialect_routes, slug_is_free};
 pub use resolve::{Resolved, ResolveError, base_for_key, resolve};
 
 /// Static for built-in vendors, owned for a tenant's own.
@@ -157,8 +159,9 @@ impl IncludeUsage {
 /// One callable route below a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Segments separated by `/`. `*` is one whole segment, `{m}:verb` a
-    /// segment that ends in `:verb`, `**` the rest (at least one segment).
+    /// Segments separated by `/`. `*` is one whole segment, `{m}` one that names
+    /// the model, `{m}:verb` one that does and ends in `:verb`, `**` the rest (at
+    /// least one segment).
     pub pattern: Text,
     /// Allowed methods, upper case; empty: any.
     pub methods: Cow<'static, [&'static str]>,

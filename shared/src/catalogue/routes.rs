@@ -1,0 +1,290 @@
+//! Route tables shared by families of vendors, and the matcher.
+//!
+//! A table is a list of patterns: what is not on it is not called. Forbidden
+//! routes are listed too, so that no wildcard of an allowed one swallows them.
+
+use std::borrow::Cow;
+
+use super::{Route, RouteClass, Text};
+use crate::dialect::Protocol;
+
+const POST: &[&str] = &["POST"];
+const GET: &[&str] = &["GET"];
+const ANY: &[&str] = &[];
+
+const fn route(
+    pattern: &'static str,
+    methods: &'static [&'static str],
+    protocol: Protocol,
+    class: RouteClass,
+) -> Route {
+    Route { pattern: Cow::Borrowed(pattern), methods: Cow::Borrowed(methods), protocol, class }
+}
+
+/// An inference route whose usage is read as `protocol` says.
+pub(super) const fn post(pattern: &'static str, protocol: Protocol) -> Route {
+    route(pattern, POST, protocol, RouteClass::Inference)
+}
+
+/// An inference route without readable usage.
+pub(super) const fn plain(pattern: &'static str) -> Route {
+    route(pattern, POST, Protocol::Opaque, RouteClass::Inference)
+}
+
+/// A list or a description.
+pub(super) const fn get(pattern: &'static str) -> Route {
+    route(pattern, GET, Protocol::Opaque, RouteClass::Inference)
+}
+
+/// Something that stays in the vendor account.
+pub(super) const fn account(pattern: &'static str) -> Route {
+    route(pattern, ANY, Protocol::Opaque, RouteClass::AccountResource)
+}
+
+/// Never forwarded.
+pub(super) const fn forbidden(pattern: &'static str) -> Route {
+    route(pattern, ANY, Protocol::Opaque, RouteClass::Forbidden)
+}
+
+/// A route of a tenant's own vendor; the protocol is told by how the path ends.
+pub(super) fn custom(path: &str) -> Route {
+    let ends = |tail: &str| path == tail || path.ends_with(&format!("/{tail}"));
+    let protocol = if ends("chat/completions") {
+        Protocol::OpenAiChat
+    } else if ends("completions") {
+        Protocol::OpenAiCompletions
+    } else if ends("responses") {
+        Protocol::OpenAiResponses
+    } else if ends("embeddings") {
+        Protocol::OpenAiEmbeddings
+    } else if ends("messages") {
+        Protocol::AnthropicMessages
+    } else if path.ends_with(":generateContent") || path.ends_with(":streamGenerateContent") {
+        Protocol::Gemini
+    } else {
+        Protocol::Opaque
+    };
+    Route {
+        pattern: Text::Owned(path.to_owned()),
+        methods: Cow::Borrowed(ANY),
+        protocol,
+        class: RouteClass::Inference,
+    }
+}
+
+/// What OpenAI serves and its imitators serve parts of.
+pub(super) const OPENAI: &[Route] = &[
+    forbidden("organization"),
+    forbidden("organization/**"),
+    forbidden("organizations"),
+    forbidden("organizations/**"),
+    forbidden("projects/**"),
+    forbidden("dashboard/**"),
+    forbidden("api_keys"),
+    forbidden("api_keys/**"),
+    forbidden("api-key"),
+    forbidden("keys"),
+    forbidden("keys/**"),
+    forbidden("key"),
+    forbidden("auth/**"),
+    forbidden("oauth/**"),
+    forbidden("realtime/client_secrets"),
+    forbidden("realtime/client_secrets/**"),
+    forbidden("realtime/sessions"),
+    forbidden("realtime/sessions/**"),
+    forbidden("realtime/transcription_sessions"),
+    forbidden("realtime/transcription_sessions/**"),
+    forbidden("realtime/translations/client_secrets"),
+    forbidden("chatkit/sessions"),
+    forbidden("chatkit/sessions/**"),
+    post("chat/completions", Protocol::OpenAiChat),
+    post("completions", Protocol::OpenAiCompletions),
+    post("responses", Protocol::OpenAiResponses),
+    post("responses/compact", Protocol::OpenAiResponses),
+    plain("responses/input_tokens"),
+    post("embeddings", Protocol::OpenAiEmbeddings),
+    plain("moderations"),
+    plain("images/generations"),
+    plain("images/edits"),
+    plain("images/variations"),
+    plain("audio/speech"),
+    plain("audio/transcriptions"),
+    plain("audio/translations"),
+    plain("rerank"),
+    get("models"),
+    get("models/**"),
+    get("realtime"),
+    plain("realtime/calls"),
+    account("realtime/calls/**"),
+    account("chat/completions"),
+    account("chat/completions/**"),
+    account("responses/**"),
+    account("conversations"),
+    account("conversations/**"),
+    account("files"),
+    account("files/**"),
+    account("uploads"),
+    account("uploads/**"),
+    account("batches"),
+    account("batches/**"),
+    account("fine_tuning/**"),
+    account("vector_stores"),
+    account("vector_stores/**"),
+    account("assistants"),
+    account("assistants/**"),
+    account("threads"),
+    account("threads/**"),
+    account("containers"),
+    account("containers/**"),
+    account("evals"),
+    account("evals/**"),
+    account("videos"),
+    account("videos/**"),
+    account("audio/voices"),
+    account("audio/voices/**"),
+];
+
+/// What Anthropic serves.
+pub(super) const ANTHROPIC: &[Route] = &[
+    forbidden("organizations"),
+    forbidden("organizations/**"),
+    forbidden("oauth/**"),
+    post("messages", Protocol::AnthropicMessages),
+    plain("messages/count_tokens"),
+    plain("complete"),
+    post("chat/completions", Protocol::OpenAiChat),
+    get("models"),
+    get("models/*"),
+    account("messages/batches"),
+    account("messages/batches/**"),
+    account("files"),
+    account("files/**"),
+    account("skills"),
+    account("skills/**"),
+];
+
+/// The Anthropic skin of another vendor, below a root of its own.
+pub(super) const ANTHROPIC_SKIN: &[Route] =
+    &[post("messages", Protocol::AnthropicMessages), plain("messages/count_tokens")];
+
+/// What Google's Generative Language API serves.
+pub(super) const GEMINI: &[Route] = &[
+    forbidden("authTokens"),
+    forbidden("authTokens/**"),
+    forbidden("auth_tokens"),
+    forbidden("auth_tokens/**"),
+    forbidden("tunedModels/*/permissions"),
+    forbidden("tunedModels/*/permissions/**"),
+    forbidden("corpora/*/permissions"),
+    forbidden("corpora/*/permissions/**"),
+    post("models/{m}:generateContent", Protocol::Gemini),
+    post("models/{m}:streamGenerateContent", Protocol::Gemini),
+    plain("models/{m}:countTokens"),
+    plain("models/{m}:embedContent"),
+    plain("models/{m}:batchEmbedContents"),
+    plain("models/{m}:embedText"),
+    plain("models/{m}:batchEmbedText"),
+    plain("models/{m}:generateText"),
+    plain("models/{m}:generateMessage"),
+    plain("models/{m}:generateAnswer"),
+    plain("models/{m}:countTextTokens"),
+    plain("models/{m}:countMessageTokens"),
+    plain("models/{m}:predict"),
+    account("models/{m}:predictLongRunning"),
+    account("models/{m}:batchGenerateContent"),
+    account("models/{m}:asyncBatchEmbedContent"),
+    account("models/*/operations"),
+    account("models/*/operations/**"),
+    get("models"),
+    get("models/*"),
+    post("tunedModels/{m}:generateContent", Protocol::Gemini),
+    post("tunedModels/{m}:streamGenerateContent", Protocol::Gemini),
+    plain("interactions"),
+    account("interactions/**"),
+    account("tunedModels"),
+    account("tunedModels/**"),
+    account("files"),
+    account("files/**"),
+    account("cachedContents"),
+    account("cachedContents/**"),
+    account("batches"),
+    account("batches/**"),
+    account("corpora"),
+    account("corpora/**"),
+    account("fileSearchStores"),
+    account("fileSearchStores/**"),
+    account("operations/**"),
+    get("google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"),
+    get("google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContent"),
+    get("google.ai.generativelanguage.v1.GenerativeService.BidiGenerateContent"),
+];
+
+/// What matching found in one pattern.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Match<'s> {
+    No,
+    /// With the decoded segment (less its verb) that stands for `{m}`.
+    Yes(Option<&'s str>),
+}
+
+/// Compares a pattern with decoded, non-empty segments.
+pub(super) fn matches<'s>(pattern: &str, segments: &'s [Cow<'_, str>]) -> Match<'s> {
+    let mut rest = segments;
+    let mut model = None;
+    for part in pattern.split('/').filter(|part| !part.is_empty()) {
+        if part == "**" {
+            return if rest.is_empty() { Match::No } else { Match::Yes(model) };
+        }
+        let Some((segment, after)) = rest.split_first() else { return Match::No };
+        if let Some(verb) = part.strip_prefix("{m}") {
+            match segment.strip_suffix(verb) {
+                Some(name) if !name.is_empty() => model = Some(name),
+                _ => return Match::No,
+            }
+        } else if part != "*" && part != segment.as_ref() {
+            return Match::No;
+        }
+        rest = after;
+    }
+    if rest.is_empty() { Match::Yes(model) } else { Match::No }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_segments() {
+        let split = |path: &'static str| path.split('/').map(Cow::Borrowed).collect::<Vec<_>>();
+        for (pattern, path, want) in [
+            ("chat/completions", "chat/completions", Some(None)),
+            ("chat/completions", "chat/completions/x", None),
+            ("chat/completions", "chat", None),
+            ("files/**", "files", None),
+            ("files/**", "files/a/b", Some(None)),
+            ("models/*", "models/a", Some(None)),
+            ("models/*", "models/a/b", None),
+            ("models/{m}:go", "models/gem:go", Some(Some("gem"))),
+            ("models/{m}:go", "models/a:b:go", Some(Some("a:b"))),
+            ("models/{m}:go", "models/:go", None),
+            ("models/{m}:go", "models/gem:stop", None),
+            ("deployments/{m}/chat/completions", "deployments/d/chat/completions", Some(Some("d"))),
+        ] {
+            let segments = split(path);
+            let found = match matches(pattern, &segments) {
+                Match::No => None,
+                Match::Yes(model) => Some(model),
+            };
+            assert_eq!(found, want, "{pattern} ~ {path}");
+        }
+    }
+
+    #[test]
+    fn a_custom_path_tells_its_protocol() {
+        assert_eq!(custom("chat/completions").protocol, Protocol::OpenAiChat);
+        assert_eq!(custom("v1/completions").protocol, Protocol::OpenAiCompletions);
+        assert_eq!(custom("x/messages").protocol, Protocol::AnthropicMessages);
+        assert_eq!(custom("models/{m}:generateContent").protocol, Protocol::Gemini);
+        assert_eq!(custom("rerank").protocol, Protocol::Opaque);
+    }
+}
