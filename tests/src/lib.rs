@@ -1,1 +1,10 @@
-//! placeholder
+//! The harness: real processes on port 0 in directories of their own, and the
+//! clients that talk to them.
+//!
+//! Invariant: nothing here calls into the planes. A scenario sees what an
+//! administrator, a bot and a vendor see, plus files and process tables.
+//! Deliberately absent: sleeping for a fixed time. [`wait::until`] polls a
+//! condition against a deadline.
+
+pub mod architecture;
+pub mod config;

@@ -1,0 +1,79 @@
+//! Where things are: the only place of the tests that reads the environment.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The workspace root.
+#[must_use]
+pub fn root() -> PathBuf {
+    let here = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = Path::new(&here);
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// A binary of the workspace: `CLAWGATE_BIN_DIR`, else the folder above that of
+/// the running test (`target/release`).
+///
+/// # Panics
+/// It has not been built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let folder = env::var_os("CLAWGATE_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        let test = env::current_exe().expect("a running program has a path");
+        test.ancestors().nth(2).expect("tests run in <target>/<profile>/deps").to_path_buf()
+    });
+    let path = folder.join(name);
+    let built = path.exists();
+    assert!(built, "{} is missing: cargo build --release --workspace --bins", path.display());
+    path
+}
+
+fn is_on(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0" && value != "false")
+}
+
+/// Whether a missing component is a failure.
+#[must_use]
+pub fn ci() -> bool {
+    is_on("CI")
+}
+
+/// Whether the long sizes are wanted (`make verify`).
+#[must_use]
+pub fn verify() -> bool {
+    is_on("CLAWGATE_VERIFY")
+}
+
+/// Something a scenario needs is not here: fails under CI, else says so and
+/// lets the caller return.
+///
+/// # Panics
+/// Under CI.
+pub fn missing(what: &str) {
+    assert!(!ci(), "{what} is missing, and CI does not skip");
+    eprintln!("SKIPPED: {what} is missing");
+}
+
+/// The folder of recorded vendor answers, if it is here.
+#[must_use]
+pub fn recordings() -> Option<PathBuf> {
+    let given = env::var_os("CLAWGATE_RECORDINGS").map(PathBuf::from);
+    let folder = given.unwrap_or_else(|| root().join("../shared/recordings"));
+    let folder = folder.canonicalize().unwrap_or(folder);
+    if folder.join("INDEX.tsv").exists() {
+        return Some(folder);
+    }
+    missing(&format!("the folder of recordings {}", folder.display()));
+    None
+}
+
+/// A Python with the pinned SDKs, if `make test` has made one.
+#[must_use]
+pub fn python() -> Option<PathBuf> {
+    let path = root().join(".venv/bin/python");
+    if path.exists() {
+        return Some(path);
+    }
+    missing("the Python environment .venv (.ci/needs test)");
+    None
+}
