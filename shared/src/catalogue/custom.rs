@@ -9,8 +9,27 @@ use crate::origin::{BaseUrl, BaseUrlError};
 
 /// First path segments below `/v1` that are ours; no vendor may take them.
 pub const RESERVED_SLUGS: &[&str] = &[
-    "api", "audio", "batches", "catalog", "chat", "completions", "embeddings", "files", "health", "images", "key", "me",
-    "messages", "models", "moderations", "native", "realtime", "rerank", "responses", "usage", "v1",
+    "api",
+    "audio",
+    "batches",
+    "catalog",
+    "chat",
+    "completions",
+    "embeddings",
+    "files",
+    "health",
+    "images",
+    "key",
+    "me",
+    "messages",
+    "models",
+    "moderations",
+    "native",
+    "realtime",
+    "rerank",
+    "responses",
+    "usage",
+    "v1",
 ];
 
 /// How many routes a tenant's vendor may list.

@@ -16,7 +16,7 @@ use crate::dialect::{Dialect, Protocol};
 
 pub use builtin::{all, find, unified_prefix};
 pub use custom::{CustomVendor, CustomVendorError, MAX_CUSTOM_ROUTES, RESERVED_SLUGS, dialect_routes, slug_is_free};
-pub use resolve::{Resolved, ResolveError, base_for_key, resolve};
+pub use resolve::{ResolveError, Resolved, base_for_key, resolve};
 
 /// Static for built-in vendors, owned for a tenant's own.
 pub type Text = Cow<'static, str>;

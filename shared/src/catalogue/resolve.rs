@@ -257,3 +257,6 @@ fn escape(after: &[u8]) -> Option<u8> {
     let digit = |at: usize| after.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     u8::try_from(digit(0)? * 16 + digit(1)?).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,12 +64,7 @@ pub(super) fn custom(path: &str) -> Route {
     } else {
         Protocol::Opaque
     };
-    Route {
-        pattern: Text::Owned(path.to_owned()),
-        methods: Cow::Borrowed(ANY),
-        protocol,
-        class: RouteClass::Inference,
-    }
+    Route { pattern: Text::Owned(path.to_owned()), methods: Cow::Borrowed(ANY), protocol, class: RouteClass::Inference }
 }
 
 /// What OpenAI serves and its imitators serve parts of.

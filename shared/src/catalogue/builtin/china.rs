@@ -16,12 +16,8 @@ const ZHIPU: &[Route] = &[
     account("agents/**"),
 ];
 
-const MOONSHOT: &[Route] = &[
-    forbidden("users/**"),
-    plain("tokenizers/estimate-token-count"),
-    account("caching"),
-    account("caching/**"),
-];
+const MOONSHOT: &[Route] =
+    &[forbidden("users/**"), plain("tokenizers/estimate-token-count"), account("caching"), account("caching/**")];
 
 const DASHSCOPE: &[Route] = &[
     forbidden("tokens"),
@@ -70,12 +66,8 @@ const MINIMAX: &[Route] = &[
     account("get_voice"),
 ];
 
-const SILICONFLOW: &[Route] = &[
-    forbidden("user/**"),
-    account("video/**"),
-    account("uploads/audio/voice"),
-    account("audio/voice/**"),
-];
+const SILICONFLOW: &[Route] =
+    &[forbidden("user/**"), account("video/**"), account("uploads/audio/voice"), account("audio/voice/**")];
 
 /// The list.
 pub(super) fn vendors() -> Vec<Vendor> {

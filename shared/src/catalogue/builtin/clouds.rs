@@ -150,13 +150,7 @@ fn servers() -> Vec<Vendor> {
             routes: routes(&[OPENAI, ANTHROPIC_SKIN]),
             ..openai_like("custom", "OpenAI-compatible server", "", "")
         },
-        Vendor {
-            routes: routes(&[SERVERS, OPENAI, ANTHROPIC_SKIN]),
-            ..openai_like("vllm", "vLLM", "", "")
-        },
-        Vendor {
-            routes: routes(&[SERVERS, OPENAI, ANTHROPIC_SKIN]),
-            ..openai_like("llamacpp", "llama.cpp", "", "")
-        },
+        Vendor { routes: routes(&[SERVERS, OPENAI, ANTHROPIC_SKIN]), ..openai_like("vllm", "vLLM", "", "") },
+        Vendor { routes: routes(&[SERVERS, OPENAI, ANTHROPIC_SKIN]), ..openai_like("llamacpp", "llama.cpp", "", "") },
     ]
 }

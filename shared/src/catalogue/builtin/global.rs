@@ -153,12 +153,7 @@ fn makers() -> Vec<Vendor> {
         Vendor {
             roots: roots(&[to_base("v1"), to_path("beta", "/beta"), to_path("anthropic/v1", "/anthropic/v1")]),
             routes: routes(&[&[forbidden("user/**")], OPENAI, ANTHROPIC_SKIN]),
-            ..openai_like(
-                "deepseek",
-                "DeepSeek",
-                "https://api.deepseek.com",
-                "https://platform.deepseek.com/api_keys",
-            )
+            ..openai_like("deepseek", "DeepSeek", "https://api.deepseek.com", "https://platform.deepseek.com/api_keys")
         },
         Vendor {
             include_usage: IncludeUsage::Never,
