@@ -1,1 +1,9 @@
-//! placeholder
+//! The control plane: the truth about tenants, bots, provider keys and usage,
+//! and everything that changes it.
+//!
+//! Invariant: reads go `http -> store`, writes go `http -> domain -> store`;
+//! what nodes hold follows from committed rows alone.
+//! Deliberately absent: anything on a bot's request path.
+
+pub mod http;
+pub mod store;

@@ -1,0 +1,15 @@
+//! REST: what admins, scripts and the console speak to.
+//!
+//! Invariant: a handler parses its request into types, calls the store (reads)
+//! or the domain (writes) and shapes the answer; it decides nothing. Every URL
+//! is in `router.rs`; every text for people is in `messages.rs`.
+//! Deliberately absent: SQL, permission rules, audit rows, sessions of people.
+
+pub mod body;
+pub mod layers;
+pub mod messages;
+pub mod openapi;
+pub mod pages;
+pub mod problem;
+pub mod rollout;
+pub mod serve;
