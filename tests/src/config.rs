@@ -54,17 +54,13 @@ pub fn missing(what: &str) {
     eprintln!("SKIPPED: {what} is missing");
 }
 
-/// The folder of recorded vendor answers, if it is here.
+/// The folder of recorded vendor answers: `CLAWGATE_RECORDINGS`, else beside
+/// the workspace; `None` when it is not there.
 #[must_use]
 pub fn recordings() -> Option<PathBuf> {
     let given = env::var_os("CLAWGATE_RECORDINGS").map(PathBuf::from);
-    let folder = given.unwrap_or_else(|| root().join("../shared/recordings"));
-    let folder = folder.canonicalize().unwrap_or(folder);
-    if folder.join("INDEX.tsv").exists() {
-        return Some(folder);
-    }
-    missing(&format!("the folder of recordings {}", folder.display()));
-    None
+    let folder = given.unwrap_or_else(|| root().join("../shared/recordings")).canonicalize().ok()?;
+    folder.join("INDEX.tsv").exists().then_some(folder)
 }
 
 /// A Python with the pinned SDKs, if `make test` has made one.

@@ -8,3 +8,9 @@
 
 pub mod architecture;
 pub mod config;
+pub mod http;
+pub mod process;
+pub mod rest;
+pub mod wait;
+pub mod mock;
+pub mod stack;
