@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod clock;
 pub mod content;
 pub mod dialect;
+pub mod egress;
 pub mod id;
 pub mod origin;
 pub mod proto;
