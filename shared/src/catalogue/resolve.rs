@@ -68,6 +68,20 @@ impl Resolved<'_> {
         path
     }
 
+    /// The route as usage rows name it: the path below the root, with the
+    /// slashes the client wrote in front of it left out.
+    #[must_use]
+    pub const fn endpoint(&self) -> &str {
+        self.remaining
+    }
+
+    /// Whether the path itself asks for a stream
+    /// (`models/{m}:streamGenerateContent`).
+    #[must_use]
+    pub fn streams_by_path(&self) -> bool {
+        self.route.pattern.ends_with(":streamGenerateContent")
+    }
+
     /// Whose error shape a caller of this route expects.
     #[must_use]
     pub fn dialect(&self) -> Dialect {

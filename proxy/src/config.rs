@@ -1,0 +1,304 @@
+//! The node's bootstrap settings: what it must know before it has heard from a
+//! control plane. Everything else comes with the snapshot.
+//!
+//! The only file of this crate that reads the environment.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clawgate_shared::egress::PrivateUpstreams;
+use zeroize::Zeroizing;
+
+use crate::server::SourcePolicy;
+use crate::sync::ControlTarget;
+use crate::upstream::Timeouts;
+
+/// Settings as they were given: flag over environment over file. `None`: not
+/// given.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub struct ProxySettings {
+    pub data_dir: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub bot_listen: Option<String>,
+    pub bot_pool: Option<String>,
+    pub admin_listen: Option<String>,
+    pub control: Option<String>,
+    pub private_upstreams: Option<String>,
+    pub enroll_token_file: Option<PathBuf>,
+    pub access_log: Option<String>,
+    pub threads: Option<usize>,
+    pub max_connections: Option<usize>,
+    pub max_inflight: Option<usize>,
+    pub max_body_bytes: Option<usize>,
+    pub spool_max_bytes: Option<u64>,
+    pub upstream_connect_timeout_ms: Option<u64>,
+    pub upstream_head_timeout_ms: Option<u64>,
+    pub upstream_idle_timeout_ms: Option<u64>,
+    pub grace_secs: Option<u64>,
+    /// Take the listeners over from the running node of this data directory.
+    #[serde(skip)]
+    pub upgrade: bool,
+}
+
+/// Settings that hold together.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct ProxyConfig {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub bot_listen: Option<(SocketAddr, SourcePolicy)>,
+    pub admin_listen: SocketAddr,
+    pub control: ControlTarget,
+    pub private_upstreams: PrivateUpstreams,
+    pub enroll_token: Option<Zeroizing<String>>,
+    /// `stderr`, `off` or a path.
+    pub access_log: String,
+    pub threads: usize,
+    pub max_connections: usize,
+    pub max_inflight: usize,
+    pub max_body_bytes: usize,
+    pub spool_max_bytes: u64,
+    pub timeouts: Timeouts,
+    /// Longest drain; shorter as soon as nothing is left to do.
+    pub grace: Duration,
+    pub upgrade: bool,
+}
+
+/// One thing wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// As on the command line, without the dashes.
+    pub setting: &'static str,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl std::fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.setting, self.problem)
+    }
+}
+
+/// Reads a variable of the process's environment.
+#[must_use]
+#[allow(clippy::disallowed_methods)] // this is the file that may
+pub fn process_env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Fills a setting from the environment when no flag gave it.
+fn from_env<T: std::str::FromStr>(
+    slot: &mut Option<T>,
+    name: &str,
+    setting: &'static str,
+    env: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Vec<ConfigProblem>,
+) {
+    if slot.is_none()
+        && let Some(text) = env(name)
+    {
+        match text.parse() {
+            Ok(value) => *slot = Some(value),
+            Err(_) => problems.push(ConfigProblem { setting, problem: format!("{name} cannot be read") }),
+        }
+    }
+}
+
+impl ProxySettings {
+    /// Adds what the environment says and the flags did not.
+    pub fn overlay_env(&mut self, env: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<ConfigProblem>) {
+        let p = problems;
+        from_env(&mut self.data_dir, "CLAWGATE_DATA_DIR", "data-dir", env, p);
+        from_env(&mut self.listen, "CLAWGATE_LISTEN", "listen", env, p);
+        from_env(&mut self.bot_listen, "CLAWGATE_BOT_LISTEN", "bot-listen", env, p);
+        from_env(&mut self.bot_pool, "CLAWGATE_BOT_POOL", "bot-pool", env, p);
+        from_env(&mut self.admin_listen, "CLAWGATE_ADMIN_LISTEN", "admin-listen", env, p);
+        from_env(&mut self.control, "CLAWGATE_CONTROL", "control", env, p);
+        from_env(&mut self.private_upstreams, "CLAWGATE_PRIVATE_UPSTREAMS", "private-upstreams", env, p);
+        from_env(&mut self.enroll_token_file, "CLAWGATE_ENROLL_TOKEN_FILE", "enroll-token-file", env, p);
+        from_env(&mut self.access_log, "CLAWGATE_ACCESS_LOG", "access-log", env, p);
+        from_env(&mut self.threads, "CLAWGATE_THREADS", "threads", env, p);
+        from_env(&mut self.max_connections, "CLAWGATE_MAX_CONNECTIONS", "max-connections", env, p);
+        from_env(&mut self.max_inflight, "CLAWGATE_MAX_INFLIGHT", "max-inflight", env, p);
+        from_env(&mut self.max_body_bytes, "CLAWGATE_MAX_BODY_BYTES", "max-body-bytes", env, p);
+        from_env(&mut self.spool_max_bytes, "CLAWGATE_SPOOL_MAX_BYTES", "spool-max-bytes", env, p);
+        let connect = &mut self.upstream_connect_timeout_ms;
+        from_env(connect, "CLAWGATE_UPSTREAM_CONNECT_TIMEOUT_MS", "upstream-connect-timeout-ms", env, p);
+        let head = &mut self.upstream_head_timeout_ms;
+        from_env(head, "CLAWGATE_UPSTREAM_HEAD_TIMEOUT_MS", "upstream-head-timeout-ms", env, p);
+        let idle = &mut self.upstream_idle_timeout_ms;
+        from_env(idle, "CLAWGATE_UPSTREAM_IDLE_TIMEOUT_MS", "upstream-idle-timeout-ms", env, p);
+        from_env(&mut self.grace_secs, "CLAWGATE_GRACE_SECS", "grace-secs", env, p);
+    }
+}
+
+impl ProxyConfig {
+    /// Checks settings and fills defaults; `env` is asked for what no flag said.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn resolve(
+        mut settings: ProxySettings,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Vec<ConfigProblem>> {
+        let mut problems = Vec::new();
+        settings.overlay_env(env, &mut problems);
+        let mut check = Check { problems };
+        let data_dir = settings.data_dir.clone().unwrap_or_else(|| PathBuf::from("./clawgate-data"));
+        let listen = check.address("listen", settings.listen.as_deref().unwrap_or("127.0.0.1:8080"));
+        let admin = check.address("admin-listen", settings.admin_listen.as_deref().unwrap_or("127.0.0.1:8083"));
+        let bot_listen = check.bot_listen(&settings);
+        let control = check.control(&settings);
+        let private = check.private(settings.private_upstreams.as_deref());
+        let enroll_token = check.enroll_token(&settings, env);
+        let threads = check.within("threads", settings.threads.unwrap_or_else(cores), 1, 1024);
+        let max_connections = check.within("max-connections", settings.max_connections.unwrap_or(16_384), 1, 1 << 20);
+        let max_inflight = check.within("max-inflight", settings.max_inflight.unwrap_or(8192), 1, 1 << 20);
+        let max_body = check.within("max-body-bytes", settings.max_body_bytes.unwrap_or(32 << 20), 1024, 1 << 30);
+        let millis = |given: Option<u64>, default: u64| Duration::from_millis(given.unwrap_or(default).max(1));
+        let timeouts = Timeouts {
+            connect: millis(settings.upstream_connect_timeout_ms, 5_000),
+            write: Duration::from_secs(60),
+            head: millis(settings.upstream_head_timeout_ms, 600_000),
+            idle: millis(settings.upstream_idle_timeout_ms, 120_000),
+        };
+        let (Some(listen), Some(admin_listen), Some(control), true) = (listen, admin, control, check.problems.is_empty())
+        else {
+            return Err(check.problems);
+        };
+        Ok(Self {
+            data_dir,
+            listen,
+            bot_listen,
+            admin_listen,
+            control,
+            private_upstreams: private,
+            enroll_token,
+            access_log: settings.access_log.unwrap_or_else(|| "stderr".to_owned()),
+            threads,
+            max_connections,
+            max_inflight,
+            max_body_bytes: max_body,
+            spool_max_bytes: settings.spool_max_bytes.unwrap_or(1 << 30).max(1 << 20),
+            timeouts,
+            grace: Duration::from_secs(settings.grace_secs.unwrap_or(600)),
+            upgrade: settings.upgrade,
+        })
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+struct Check {
+    problems: Vec<ConfigProblem>,
+}
+
+impl Check {
+    fn problem(&mut self, setting: &'static str, problem: String) {
+        self.problems.push(ConfigProblem { setting, problem });
+    }
+
+    fn address(&mut self, setting: &'static str, text: &str) -> Option<SocketAddr> {
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.problem(setting, format!("{text:?} is not ADDRESS:PORT, such as 127.0.0.1:8080"));
+        }
+        parsed
+    }
+
+    fn within(&mut self, setting: &'static str, value: usize, min: usize, max: usize) -> usize {
+        if !(min..=max).contains(&value) {
+            self.problem(setting, format!("{value} is not between {min} and {max}"));
+        }
+        value
+    }
+
+    fn bot_listen(&mut self, settings: &ProxySettings) -> Option<(SocketAddr, SourcePolicy)> {
+        let address = self.address("bot-listen", settings.bot_listen.as_deref().filter(|text| *text != "off")?)?;
+        let text = settings.bot_pool.as_deref().unwrap_or("10.231.0.0/16");
+        let network = text.split_once('/').and_then(|(ip, prefix)| {
+            let network: IpAddr = ip.parse().ok()?;
+            let widest = if network.is_ipv4() { 32 } else { 128 };
+            Some(SourcePolicy::Within { network, prefix: prefix.parse().ok().filter(|p| *p <= widest)? })
+        });
+        if network.is_none() {
+            self.problem("bot-pool", format!("{text:?} is not a network, such as 10.231.0.0/16"));
+        }
+        Some((address, network?))
+    }
+
+    fn control(&mut self, settings: &ProxySettings) -> Option<ControlTarget> {
+        let Some(text) = settings.control.as_deref() else {
+            self.problem("control", "is missing: unix:/path/to/control.sock or https://host:8082".to_owned());
+            return None;
+        };
+        let parsed = ControlTarget::parse(text);
+        if parsed.is_none() {
+            self.problem("control", format!("{text:?} is neither unix:/path nor https://host:port"));
+        }
+        parsed
+    }
+
+    fn private(&mut self, text: Option<&str>) -> PrivateUpstreams {
+        let parsed = PrivateUpstreams::parse(text.unwrap_or("none"));
+        parsed.unwrap_or_else(|error| {
+            self.problem("private-upstreams", error.to_string());
+            PrivateUpstreams::none()
+        })
+    }
+
+    fn enroll_token(
+        &mut self,
+        settings: &ProxySettings,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Zeroizing<String>> {
+        if let Some(path) = &settings.enroll_token_file {
+            return match std::fs::read_to_string(path) {
+                Ok(text) => Some(Zeroizing::new(text.trim().to_owned())),
+                Err(error) => {
+                    self.problem("enroll-token-file", format!("{} cannot be read: {error}", path.display()));
+                    None
+                }
+            };
+        }
+        env("CLAWGATE_ENROLL_TOKEN").map(Zeroizing::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let settings = ProxySettings {
+            listen: Some("nowhere".into()),
+            private_upstreams: Some("0.0.0.0/0:*".into()),
+            threads: Some(0),
+            ..ProxySettings::default()
+        };
+        let problems = ProxyConfig::resolve(settings, &|_| None).expect_err("wrong");
+        let mut named: Vec<_> = problems.iter().map(|p| p.setting).collect();
+        named.sort_unstable();
+        assert_eq!(named, ["control", "listen", "private-upstreams", "threads"]);
+    }
+
+    #[test]
+    fn flags_win_over_the_environment() {
+        let env = |name: &str| match name {
+            "CLAWGATE_LISTEN" => Some("127.0.0.1:1".to_owned()),
+            "CLAWGATE_CONTROL" => Some("unix:/run/control.sock".to_owned()),
+            _ => None,
+        };
+        let settings = ProxySettings { listen: Some("127.0.0.1:2".into()), ..ProxySettings::default() };
+        let config = ProxyConfig::resolve(settings, &env).expect("right");
+        assert_eq!(config.listen.port(), 2);
+        let config = ProxyConfig::resolve(ProxySettings::default(), &env).expect("right");
+        assert_eq!(config.listen.port(), 1);
+    }
+}

@@ -1,0 +1,236 @@
+//! Trying keys until one gives an answer that may be relayed.
+//!
+//! Nothing has been sent to the client yet, so another key may be tried; once
+//! `relay` begins, never again.
+
+use clawgate_shared::catalogue::{IncludeUsage, RootTarget, base_for_key};
+use http::Uri;
+
+use super::Services;
+use super::plan::no_key;
+use super::ports::Downstream;
+use super::prepare::Prepared;
+use super::receive::Received;
+use super::record::Tried;
+use super::reject::Refusal;
+use super::settle::Settlement;
+use crate::routing::{Credential, Key, Ordered};
+use crate::upstream::classify::{self, MAX_ATTEMPTS, MAX_FAILURES, Verdict};
+use crate::upstream::{Answer, Failure, FailureKind, Outgoing, for_vendor};
+use crate::wire::error::Code;
+use crate::wire::splice::{self, Splice};
+
+/// The answer that will be relayed.
+#[derive(Debug)]
+pub struct Chosen {
+    /// Its head is read.
+    pub answer: Answer,
+    /// We asked for usage, so its frame must be taken out again.
+    pub asked_usage: bool,
+}
+
+/// Tries candidates in order.
+///
+/// # Errors
+/// No candidate gave an answer for the client.
+pub async fn attempt<D: Downstream>(
+    services: &Services,
+    settlement: &mut Settlement<'_>,
+    received: &Received,
+    prepared: &Prepared<'_>,
+    candidates: Ordered<'_>,
+    down: &mut D,
+) -> Result<Chosen, Refusal> {
+    let mut tally = Tally::default();
+    let mut candidates = candidates.peekable();
+    while let Some(key) = candidates.next() {
+        settlement.facts.key = Some((key.id.clone(), key.id_header.clone()));
+        settlement.open()?;
+        let ask = asks_usage(prepared, key);
+        let asked_usage = ask.is_some();
+        let began = settlement.facts.elapsed_micros();
+        let result = tokio::select! {
+            biased;
+            answered = send(services, received, prepared, key, ask) => Some(answered),
+            () = down.hung_up() => None,
+        };
+        let took = settlement.facts.elapsed_micros().saturating_sub(began);
+        settlement.facts.waited_micros += took;
+        let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
+        let mut note = |status, reason| {
+            settlement.facts.tried.push(Tried { key_id: key.id.clone(), status, reason, millis });
+        };
+        match result {
+            None => {
+                note(0, "client_gone");
+                return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection"));
+            }
+            Some(Ok(answer)) => {
+                let status = answer.status.as_u16();
+                let (reason, relay) = tally.judge(status, candidates.peek().is_some());
+                note(status, reason);
+                if relay {
+                    return Ok(Chosen { answer, asked_usage });
+                }
+                services.metrics.upstream_failed(&received.vendor, reason);
+            }
+            Some(Err(failure)) => {
+                note(0, failure.kind.label());
+                services.metrics.upstream_failed(&received.vendor, failure.kind.label());
+                tally.failed(failure);
+            }
+        }
+        if tally.spent() {
+            break;
+        }
+    }
+    Err(tally.refusal(&received.vendor))
+}
+
+/// The splice that asks for usage on the client's behalf with this key.
+fn asks_usage(prepared: &Prepared<'_>, key: &Key) -> Option<Splice> {
+    let may = prepared.may_ask_usage && key.include_usage == IncludeUsage::Inject;
+    prepared.peek.as_ref().filter(|_| may).and_then(splice::include_usage)
+}
+
+async fn send(
+    services: &Services,
+    received: &Received,
+    prepared: &Prepared<'_>,
+    key: &Key,
+    ask: Option<Splice>,
+) -> Result<Answer, Failure> {
+    let moved = prepared.resolved.root.filter(|root| matches!(root.target, RootTarget::Path(_)));
+    let other = moved.and_then(|root| base_for_key(prepared.vendor, key.base_url.as_ref(), Some(root)));
+    let base = other.as_ref().unwrap_or(&key.base);
+    let target = services.client.target(&base.origin)?;
+    let body = splice::apply(&prepared.body, ask.as_slice());
+    let mut headers = received.headers.clone();
+    let has_body = !body.is_empty() || received.headers.contains_key(http::header::CONTENT_LENGTH);
+    for_vendor(&mut headers, prepared.vendor, key, &target.host, has_body.then_some(body.len()));
+    let uri = upstream_uri(prepared.resolved.upstream_path(base), received.query.as_deref(), &key.credential)?;
+    services.client.send(&target, Outgoing { method: received.method.clone(), uri, headers, body }).await
+}
+
+/// Path, the client's query, and the credential when it travels there.
+fn upstream_uri(mut path: String, query: Option<&str>, credential: &Credential) -> Result<Uri, Failure> {
+    let mut mark = '?';
+    if let Some(query) = query {
+        path.push(mark);
+        path.push_str(query);
+        mark = '&';
+    }
+    if let Credential::Query(pair) = credential {
+        path.push(mark);
+        path.push_str(pair);
+    }
+    Uri::try_from(path).map_err(|_| Failure::bad_request_target())
+}
+
+/// What the attempts so far amount to.
+#[derive(Debug, Default)]
+struct Tally {
+    attempts: usize,
+    failures: usize,
+    forbidden: usize,
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+enum Last {
+    Failure(Failure),
+    Unauthorized,
+    Forbidden,
+}
+
+impl Tally {
+    /// Why an answer is not the last word, and whether it goes to the client.
+    fn judge(&mut self, status: u16, more: bool) -> (&'static str, bool) {
+        let verdict = classify::status(status);
+        if status != 429 {
+            self.attempts += 1;
+        }
+        match verdict {
+            Verdict::Relay => ("", true),
+            Verdict::Failover(reason) => {
+                self.failures += usize::from(status != 429);
+                (reason, !more || self.spent())
+            }
+            Verdict::FailoverHidden(reason) => {
+                self.last = Some(Last::Unauthorized);
+                (reason, false)
+            }
+            Verdict::Forbidden => {
+                self.forbidden += 1;
+                self.last = Some(Last::Forbidden);
+                ("forbidden", false)
+            }
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        self.attempts += 1;
+        self.failures += 1;
+        self.last = Some(Last::Failure(failure));
+    }
+
+    const fn spent(&self) -> bool {
+        self.attempts >= MAX_ATTEMPTS || self.failures >= MAX_FAILURES || self.forbidden >= 2
+    }
+
+    fn refusal(self, vendor: &str) -> Refusal {
+        match self.last {
+            Some(Last::Failure(failure)) => upstream_refusal(vendor, failure),
+            Some(Last::Forbidden) => Refusal::new(
+                Code::UpstreamForbidden,
+                format!("vendor {vendor} forbids this request to the provider keys of this bot"),
+            ),
+            Some(Last::Unauthorized) => {
+                no_key("all_invalid", format!("vendor {vendor} accepts none of the provider keys of this bot"))
+            }
+            None => no_key("none_configured", format!("no provider key for vendor {vendor} could be tried")),
+        }
+    }
+}
+
+/// A failed attempt in public words; the cause goes to the log.
+pub fn upstream_refusal(vendor: &str, failure: Failure) -> Refusal {
+    let (code, text) = match failure.kind {
+        FailureKind::Connect => (Code::UpstreamConnect, "could not be reached"),
+        FailureKind::Denied => (Code::UpstreamConnect, "is at an address that this node may not connect to"),
+        FailureKind::Tls => (Code::UpstreamTls, "could not be reached over TLS"),
+        FailureKind::HeadTimeout | FailureKind::IdleTimeout => (Code::UpstreamTimeout, "did not answer in time"),
+        FailureKind::Closed => (Code::UpstreamProtocol, "closed the connection before its answer was complete"),
+        FailureKind::Protocol => (Code::UpstreamProtocol, "sent something that is not valid HTTP"),
+    };
+    Refusal { cause: Some(failure.to_string()), ..Refusal::new(code, format!("vendor {vendor} {text}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_candidates_error_is_relayed_and_hidden_ones_never() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.judge(429, true), ("rate_limited", false));
+        assert_eq!(tally.judge(503, true), ("server_error", false));
+        assert_eq!(tally.judge(503, false), ("server_error", true));
+        let mut tally = Tally::default();
+        assert_eq!(tally.judge(401, false), ("unauthorized", false));
+        assert_eq!(tally.refusal("v").reason, Some("all_invalid"));
+        let mut tally = Tally::default();
+        assert!(!tally.judge(403, true).1 && !tally.spent());
+        assert!(!tally.judge(403, true).1 && tally.spent());
+        assert_eq!(tally.refusal("v").code, Code::UpstreamForbidden);
+    }
+
+    #[test]
+    fn attempts_are_bounded_but_rate_limits_do_not_count() {
+        let mut tally = Tally::default();
+        (0..50).for_each(|_| assert!(!tally.judge(429, true).1));
+        assert!(!tally.spent());
+        (0..2).for_each(|_| assert!(!tally.judge(500, true).1));
+        assert!(tally.judge(500, true).1, "the third server error is the last");
+    }
+}

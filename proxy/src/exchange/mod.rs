@@ -1,0 +1,162 @@
+//! The whole life of a request.
+//!
+//! Invariant: `run` is the only entry and [`Settlement`] the only exit; every
+//! stage is straight-line code that either hands on what it found or refuses.
+//! One snapshot is loaded and serves to the end. The stages, in order:
+//! receive → authenticate → prepare → plan → attempt → relay → settle.
+//! Deliberately absent: sockets (a [`Downstream`] and the upstream client stand
+//! for them) and configuration that could change underway.
+
+mod attempt;
+mod authenticate;
+mod plan;
+mod ports;
+mod prepare;
+mod receive;
+mod record;
+mod reject;
+mod relay;
+mod settle;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::metering::Spool;
+use crate::snapshot::{Handle, Snapshot};
+use crate::telemetry::{AccessLog, Metrics};
+use crate::upstream::Client;
+use crate::wire::error::Code;
+
+pub use ports::{BodyError, Downstream, Gone, Head, Length};
+pub use prepare::BodyBudget;
+pub use reject::Refusal;
+pub use settle::{Outcome, Settlement};
+
+use record::Facts;
+
+/// What exchanges share.
+pub struct Services {
+    /// The configuration.
+    pub snapshots: Arc<Handle>,
+    /// The way to vendors.
+    pub client: Client,
+    /// Where usage is made durable.
+    pub spool: Arc<Spool>,
+    /// Metric families.
+    pub metrics: Arc<Metrics>,
+    /// Access lines.
+    pub access: AccessLog,
+    /// Seconds since the control plane was last heard.
+    pub config_age_secs: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Exchanges now, and how many there may be.
+    pub inflight: Inflight,
+    /// Request bodies held in memory.
+    pub bodies: BodyBudget,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").finish_non_exhaustive()
+    }
+}
+
+/// Counts exchanges against a cap.
+#[derive(Debug)]
+pub struct Inflight {
+    now: AtomicUsize,
+    limit: usize,
+}
+
+/// One exchange's place; gives it back when dropped.
+#[must_use]
+#[derive(Debug)]
+struct Place<'a>(&'a Inflight);
+
+impl Inflight {
+    /// At most `limit` exchanges at once.
+    #[must_use]
+    pub const fn new(limit: usize) -> Self {
+        Self { now: AtomicUsize::new(0), limit }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn now(&self) -> usize {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self) -> (Place<'_>, bool) {
+        let before = self.now.fetch_add(1, Ordering::Relaxed);
+        (Place(self), before < self.limit)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves one request on `down`.
+pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
+    let (_place, admitted) = services.inflight.enter();
+    let head = down.take_head();
+    let facts = Facts::begin(&head.method, head.uri.path(), &head.headers);
+    let mut settlement = Settlement::new(services, facts);
+    let ended = if admitted {
+        stages(services, &mut settlement, head, down).await
+    } else {
+        Err(Refusal::new(Code::Overloaded, "this node serves as many requests as it may; try again in a moment"))
+    };
+    match ended {
+        Ok((outcome, refusal)) => settlement.settle(outcome, refusal.as_ref()),
+        Err(refusal) => {
+            settlement.facts.status = refusal.code.status();
+            let answered = reject::answer(down, &settlement.facts, &refusal).await;
+            let outcome = match (answered, settlement.dispatched()) {
+                (Err(Gone), true) => Outcome::ClientDisconnect,
+                (_, true) => Outcome::Failed,
+                (_, false) => Outcome::Refused,
+            };
+            settlement.settle(outcome, Some(&refusal));
+        }
+    }
+}
+
+/// The stages up to the relayed answer. `Err` means that nothing has been sent
+/// to the client yet; a refusal beside an outcome ended a stream midway.
+async fn stages<D: Downstream>(
+    services: &Services,
+    settlement: &mut Settlement<'_>,
+    head: Head,
+    down: &mut D,
+) -> Result<(Outcome, Option<Refusal>), Refusal> {
+    settlement.facts.dialect = prepare::likely_dialect(head.uri.path());
+    let received = receive::receive(head)?;
+    let seen = services.snapshots.swaps();
+    let snapshot = current(services)?;
+    let bot = authenticate::authenticate(&snapshot, &received)?;
+    settlement.facts.vendor.clone_from(&received.vendor);
+    settlement.facts.bot = Some(bot.clone());
+    settlement.facts.config = snapshot.version.clone();
+    settlement.facts.config_header.clone_from(&snapshot.version_header);
+    authenticate::may_call(&bot)?;
+    let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
+    let candidates = plan::plan(&bot, &received.vendor, &received.headers)?;
+    let answer = attempt::attempt(services, settlement, &received, &prepared, candidates, down).await?;
+    let watch = relay::Watch::new(&services.snapshots, bot.clone(), seen);
+    relay::relay(services, settlement, &prepared, answer, watch, down).await
+}
+
+/// The snapshot that this exchange will see.
+fn current(services: &Services) -> Result<Arc<Snapshot>, Refusal> {
+    let snapshot = services.snapshots.load().ok_or_else(|| {
+        Refusal::new(Code::NotConfigured, "this node has no configuration yet; it is waiting for the control plane")
+    })?;
+    let limit = snapshot.max_config_age_secs;
+    if limit > 0 && (services.config_age_secs)() > limit {
+        let text = "this node has not heard from the control plane for too long to trust its configuration";
+        return Err(Refusal::new(Code::ConfigTooOld, text));
+    }
+    Ok(snapshot)
+}

@@ -1,0 +1,193 @@
+//! Everything that decides which bytes will be sent, short of the key: the
+//! vendor, the route, the body and what is in it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use clawgate_shared::catalogue::{self, ResolveError, Resolved, RouteClass, Vendor, resolve};
+use clawgate_shared::dialect::{Dialect, Protocol};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, Method};
+
+use super::Services;
+use super::ports::{BodyError, Downstream};
+use super::receive::Received;
+use super::record::Facts;
+use super::reject::Refusal;
+use crate::snapshot::Bot;
+use crate::wire::error::Code;
+use crate::wire::peek::{Peek, peek};
+
+/// Request bodies held in memory: each, and all together.
+#[derive(Debug)]
+pub struct BodyBudget {
+    /// Largest one, in bytes.
+    pub each: usize,
+    held: AtomicUsize,
+    total: usize,
+}
+
+/// A body's share of the budget; given back when dropped.
+#[must_use]
+#[derive(Debug)]
+pub struct Held<'a> {
+    budget: &'a BodyBudget,
+    bytes: usize,
+}
+
+impl BodyBudget {
+    /// `each` bytes for one body, `total` for all at once.
+    #[must_use]
+    pub const fn new(each: usize, total: usize) -> Self {
+        Self { each, held: AtomicUsize::new(0), total }
+    }
+
+    fn hold(&self, bytes: usize) -> Result<Held<'_>, Refusal> {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = Held { budget: self, bytes };
+        if before.saturating_add(bytes) > self.total {
+            return Err(Refusal::new(Code::Overloaded, "this node holds as many request bodies as it may; try again in a moment"));
+        }
+        Ok(held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A request ready to be sent with some key.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    /// Where it goes.
+    pub vendor: &'a Vendor,
+    /// What is called there.
+    pub resolved: Resolved<'a>,
+    /// The client's bytes.
+    pub body: Bytes,
+    /// What the body says, when it is JSON that we read.
+    pub peek: Option<Peek>,
+    /// Whether usage may be asked for on the client's behalf, as far as the
+    /// request and the bot go; the key has its own say.
+    pub may_ask_usage: bool,
+    _held: Held<'a>,
+}
+
+/// The dialect a caller of this path expects in a refusal, before anything is
+/// known for sure.
+pub fn likely_dialect(path: &str) -> Dialect {
+    let below = path.strip_prefix("/api").unwrap_or(path).strip_prefix("/v1/").unwrap_or("");
+    let slug = below.split('/').next().unwrap_or("");
+    catalogue::find(slug).map_or(Dialect::OpenAi, |vendor| vendor.dialect)
+}
+
+/// Finds vendor and route, reads the body and looks into it.
+///
+/// # Errors
+/// Anything the bot may not do, and any body that cannot be had or read.
+pub async fn prepare<'a, D: Downstream>(
+    services: &'a Services,
+    bot: &'a Bot,
+    received: &'a Received,
+    facts: &mut Facts,
+    down: &mut D,
+) -> Result<Prepared<'a>, Refusal> {
+    let vendor = bot.tenant.vendor(&received.vendor).ok_or_else(|| {
+        Refusal::new(Code::VendorUnknown, format!("vendor {:?} is not known here", received.vendor))
+    })?;
+    if !bot.allowed_vendors.is_empty() && !bot.allowed_vendors.contains(&received.vendor) {
+        return Err(Refusal::new(Code::VendorNotAllowed, format!("this bot may not use vendor {}", received.vendor)));
+    }
+    let resolved = resolve(vendor, received.method.as_str(), &received.rest).map_err(path_refusal)?;
+    facts.dialect = resolved.dialect();
+    resolved.endpoint().clone_into(&mut facts.endpoint);
+    if resolved.route.class == RouteClass::AccountResource && !bot.account_resources {
+        let text = "this route holds account resources; the bot needs the permission account_resources";
+        return Err(Refusal::new(Code::PathDenied, text));
+    }
+    let body = read_body(services, received, facts, down).await?;
+    let held = services.bodies.hold(body.len())?;
+    let peek = look_into(&resolved, received, &body)?;
+    facts.stream = peek.as_ref().and_then(|peek| peek.stream).unwrap_or(false) || resolved.streams_by_path();
+    let model = resolved.model.as_deref().or(peek.as_ref().and_then(|p| p.model.as_ref()).map(|m| m.name.as_str())).unwrap_or("");
+    model.clone_into(&mut facts.model);
+    if model.is_empty() {
+        if needs_model(&resolved) {
+            return Err(Refusal::new(Code::ModelMissing, "the request body names no model"));
+        }
+    } else if !bot.allows_model(model) {
+        return Err(Refusal::new(Code::ModelNotAllowed, format!("this bot may not use model {model:?}")));
+    }
+    let may_ask_usage = !bot.never_include_usage && facts.stream && resolved.route.protocol.has_stream_options();
+    Ok(Prepared { vendor, resolved, body, peek, may_ask_usage, _held: held })
+}
+
+fn path_refusal(error: ResolveError) -> Refusal {
+    let code = match error {
+        ResolveError::Empty => Code::RouteUnknown,
+        ResolveError::Unsafe => Code::BadRequest,
+        ResolveError::NotListed | ResolveError::Forbidden => Code::PathDenied,
+        ResolveError::Method { .. } => Code::MethodNotAllowed,
+    };
+    let message = match &error {
+        ResolveError::Method { allowed } => format!("{error}; allowed: {}", allowed.join(", ")),
+        _ => error.to_string(),
+    };
+    Refusal::new(code, message)
+}
+
+async fn read_body<D: Downstream>(
+    services: &Services,
+    received: &Received,
+    facts: &mut Facts,
+    down: &mut D,
+) -> Result<Bytes, Refusal> {
+    let framed = received.headers.contains_key(CONTENT_LENGTH) || received.headers.contains_key(TRANSFER_ENCODING);
+    if !framed && matches!(received.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS) {
+        return Ok(Bytes::new());
+    }
+    let limit = services.bodies.each;
+    let before = facts.elapsed_micros();
+    let read = down.read_body(limit).await;
+    facts.waited_micros += facts.elapsed_micros().saturating_sub(before);
+    read.map_err(|error| match error {
+        BodyError::TooLarge => {
+            Refusal::new(Code::RequestTooLarge, format!("the request body is larger than {limit} bytes"))
+        }
+        BodyError::Timeout => Refusal::new(Code::RequestTimeout, "the request body did not arrive in time"),
+        BodyError::Gone => Refusal::new(Code::BadRequest, "the client closed the connection within the request body"),
+        BodyError::Malformed => Refusal::new(Code::BadRequest, "the request body's framing is not valid HTTP"),
+    })
+}
+
+/// Reads the JSON of routes whose usage we read. Other bodies (audio, forms)
+/// pass unseen.
+fn look_into(resolved: &Resolved<'_>, received: &Received, body: &Bytes) -> Result<Option<Peek>, Refusal> {
+    if resolved.route.protocol == Protocol::Opaque || received.method != Method::POST || !is_json(&received.headers) {
+        return Ok(None);
+    }
+    peek(body).map(Some).map_err(|error| {
+        Refusal::new(Code::BadRequest, error.to_string())
+    })
+}
+
+/// A missing content type is taken for JSON, as vendors do.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return true };
+    let text = value.to_str().unwrap_or("");
+    let kind = text.split(';').next().unwrap_or("").trim();
+    kind.eq_ignore_ascii_case("application/json") || kind.ends_with("+json") || !kind.contains("multipart")
+}
+
+const fn needs_model(resolved: &Resolved<'_>) -> bool {
+    matches!(
+        resolved.route.protocol,
+        Protocol::OpenAiChat
+            | Protocol::OpenAiCompletions
+            | Protocol::OpenAiEmbeddings
+            | Protocol::AnthropicMessages
+            | Protocol::Gemini
+    )
+}

@@ -1,0 +1,159 @@
+//! The head of a request: limits, then where it wants to go.
+
+use http::{HeaderMap, Method};
+
+use super::ports::Head;
+use super::reject::Refusal;
+use crate::wire::error::Code;
+
+/// Bytes of all header names and values together.
+pub const MAX_HEADER_BYTES: usize = 32 << 10;
+/// Number of header lines.
+pub const MAX_HEADERS: usize = 100;
+/// Bytes of path and query.
+pub const MAX_URI: usize = 8 << 10;
+
+/// Query parameters that carry credentials somewhere; none is forwarded.
+const CREDENTIAL_PARAMETERS: [&str; 5] = ["key", "api_key", "apikey", "access_token", "token"];
+
+/// A request that may be looked at.
+#[derive(Debug)]
+pub struct Received {
+    /// Any; the route decides.
+    pub method: Method,
+    /// As received.
+    pub headers: HeaderMap,
+    /// `{vendor}` of the path.
+    pub vendor: String,
+    /// What follows it, byte for byte.
+    pub rest: String,
+    /// The query without credential parameters, otherwise byte for byte.
+    pub query: Option<String>,
+    /// The first `key=` of the query, percent-decoded.
+    pub query_token: Option<String>,
+}
+
+/// Checks limits and splits the path `/v1/{vendor}/{rest}` (or
+/// `/api/v1/{vendor}/{rest}`).
+///
+/// # Errors
+/// Over a limit, or no such path.
+pub fn receive(head: Head) -> Result<Received, Refusal> {
+    let uri_len = head.uri.path().len() + head.uri.query().map_or(0, str::len);
+    if uri_len > MAX_URI {
+        return Err(Refusal::new(Code::UriTooLong, format!("the path and query are longer than {MAX_URI} bytes")));
+    }
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > MAX_HEADER_BYTES || head.headers.len() > MAX_HEADERS {
+        let text = format!("the headers are more than {MAX_HEADERS} or larger than {MAX_HEADER_BYTES} bytes");
+        return Err(Refusal::new(Code::HeadersTooLarge, text));
+    }
+    let path = head.uri.path();
+    let below = path.strip_prefix("/api").unwrap_or(path).strip_prefix("/v1/");
+    let (vendor, rest) = below.and_then(|below| below.split_once('/')).ok_or_else(|| unknown_route(path))?;
+    if vendor.is_empty() || vendor.len() > 64 {
+        return Err(unknown_route(path));
+    }
+    let (query, query_token) = split_query(head.uri.query());
+    Ok(Received {
+        vendor: vendor.to_owned(),
+        rest: rest.to_owned(),
+        query,
+        query_token,
+        method: head.method,
+        headers: head.headers,
+    })
+}
+
+fn unknown_route(path: &str) -> Refusal {
+    let shown: String = path.chars().take(100).collect();
+    Refusal::new(
+        Code::RouteUnknown,
+        format!("there is nothing at {shown:?}; requests go to /v1/{{vendor}}/{{path}}, for example /v1/openai/chat/completions"),
+    )
+}
+
+/// Takes credential parameters out; everything else keeps its bytes and order.
+fn split_query(query: Option<&str>) -> (Option<String>, Option<String>) {
+    let Some(query) = query else { return (None, None) };
+    let name_of = |pair: &str| pair.split_once('=').map_or(pair, |(name, _)| name).to_ascii_lowercase();
+    let is_credential = |pair: &&str| CREDENTIAL_PARAMETERS.contains(&name_of(pair).as_str());
+    let token = query
+        .split('&')
+        .find(|pair| name_of(pair) == "key")
+        .and_then(|pair| pair.split_once('='))
+        .map(|(_, value)| percent_decode(value));
+    if !query.split('&').any(|pair| is_credential(&pair)) {
+        return (Some(query.to_owned()), token);
+    }
+    let kept: Vec<&str> = query.split('&').filter(|pair| !is_credential(pair)).collect();
+    ((!kept.is_empty()).then(|| kept.join("&")), token)
+}
+
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escape = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        match escape.filter(|_| byte == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(decoded) => {
+                out.push(decoded);
+                at += 3;
+            }
+            None => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(uri: &str) -> Head {
+        Head { method: Method::POST, uri: uri.parse().expect("uri"), headers: HeaderMap::new() }
+    }
+
+    #[test]
+    fn paths_split_byte_for_byte() {
+        for (uri, vendor, rest) in [
+            ("/v1/openai/chat/completions", "openai", "chat/completions"),
+            ("/api/v1/openai/v1/models", "openai", "v1/models"),
+            ("/v1/google/v1beta/models/m:generateContent?alt=sse", "google", "v1beta/models/m:generateContent"),
+            ("/v1/custom//a//b", "custom", "/a//b"),
+        ] {
+            let received = receive(head(uri)).expect(uri);
+            assert_eq!((received.vendor.as_str(), received.rest.as_str()), (vendor, rest), "{uri}");
+        }
+        for uri in ["/", "/v1", "/v1/openai", "/v2/openai/x", "/v1//x", "/apiv1/openai/x"] {
+            assert_eq!(receive(head(uri)).expect_err(uri).code, Code::RouteUnknown, "{uri}");
+        }
+    }
+
+    #[test]
+    fn credential_parameters_leave_the_query() {
+        for (query, kept, token) in [
+            ("alt=sse", Some("alt=sse"), None),
+            ("key=cgb_x&alt=sse", Some("alt=sse"), Some("cgb_x")),
+            ("alt=sse&KEY=a%2Bb", Some("alt=sse"), Some("a+b")),
+            ("token=1&access_token=2&apikey=3&api_key=4&key=5", None, Some("5")),
+            ("monkey=1&&x", Some("monkey=1&&x"), None),
+        ] {
+            let (found, found_token) = split_query(Some(query));
+            assert_eq!((found.as_deref(), found_token.as_deref()), (kept, token), "{query}");
+        }
+    }
+
+    #[test]
+    fn limits_are_kept() {
+        let long = format!("/v1/openai/{}", "a".repeat(MAX_URI));
+        assert_eq!(receive(head(&long)).expect_err("long").code, Code::UriTooLong);
+        let mut big = head("/v1/openai/x");
+        big.headers.insert("x-big", http::HeaderValue::from_bytes(&[b'a'; MAX_HEADER_BYTES]).expect("value"));
+        assert_eq!(receive(big).expect_err("big").code, Code::HeadersTooLarge);
+    }
+}

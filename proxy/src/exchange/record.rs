@@ -1,0 +1,149 @@
+//! Facts about an exchange, for usage rows, logs and headers only: no stage
+//! decides anything by them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use clawgate_shared::dialect::Dialect;
+use clawgate_shared::{clock, id};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::metering::{AttemptRecord, OpenRecord};
+use crate::snapshot::Bot;
+
+/// Longest id a client may give a request.
+const MAX_CLIENT_ID: usize = 128;
+
+/// One try with one key.
+#[derive(Debug)]
+pub struct Tried {
+    /// Whose.
+    pub key_id: Arc<str>,
+    /// 0: no answer.
+    pub status: u16,
+    /// Why it was not the last one; empty for the one that was relayed.
+    pub reason: &'static str,
+    /// Until its head was there or it failed.
+    pub millis: u32,
+}
+
+/// What is known so far.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Facts {
+    pub id: String,
+    pub started: Instant,
+    pub at_micros: i64,
+    pub method: Method,
+    pub path: String,
+    pub client_request_id: String,
+    pub agent_id: String,
+    pub session_id: String,
+    pub dialect: Dialect,
+    pub bot: Option<Arc<Bot>>,
+    pub config: Arc<str>,
+    pub config_header: Option<HeaderValue>,
+    pub vendor: String,
+    pub endpoint: String,
+    pub model: String,
+    pub stream: bool,
+    pub key: Option<(Arc<str>, HeaderValue)>,
+    pub tried: Vec<Tried>,
+    /// Status the client got; 0 until it got one.
+    pub status: u16,
+    pub ttft_micros: Option<u64>,
+    /// Time spent waiting for vendor or client.
+    pub waited_micros: u64,
+}
+
+impl Facts {
+    /// Begins the record of a request.
+    #[must_use]
+    pub fn begin(method: &Method, path: &str, headers: &HeaderMap) -> Self {
+        let text = |names: [&str; 2]| {
+            let value = names.iter().find_map(|name| headers.get(*name)).and_then(|v| v.to_str().ok());
+            value.filter(|text| text.len() <= MAX_CLIENT_ID).unwrap_or("").to_owned()
+        };
+        Self {
+            id: id::new(id::Kind::Exchange),
+            started: Instant::now(),
+            at_micros: clock::now_micros(),
+            method: method.clone(),
+            path: path.to_owned(),
+            client_request_id: text(["x-request-id", "x-request-id"]),
+            agent_id: text(["x-clawgate-agent", "x-clawrouter-agent-id"]),
+            session_id: text(["x-clawgate-session", "x-clawrouter-session-id"]),
+            dialect: Dialect::OpenAi,
+            bot: None,
+            config: Arc::from(""),
+            config_header: None,
+            vendor: String::new(),
+            endpoint: String::new(),
+            model: String::new(),
+            stream: false,
+            key: None,
+            tried: Vec::new(),
+            status: 0,
+            ttft_micros: None,
+            waited_micros: 0,
+        }
+    }
+
+    /// Adds our response headers.
+    pub fn stamp(&self, headers: &mut HeaderMap) {
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            headers.insert(HeaderName::from_static("x-clawgate-request-id"), id);
+        }
+        if let Some((_, key)) = &self.key {
+            headers.insert(HeaderName::from_static("x-clawgate-key"), key.clone());
+        }
+        if !self.tried.is_empty() {
+            headers.insert(HeaderName::from_static("x-clawgate-attempts"), HeaderValue::from(self.tried.len()));
+        }
+        if let Some(config) = &self.config_header {
+            headers.insert(HeaderName::from_static("x-clawgate-config"), config.clone());
+        }
+    }
+
+    /// The part that both usage records share.
+    #[must_use]
+    pub fn open_record(&self) -> OpenRecord<'_> {
+        let bot = self.bot.as_deref();
+        OpenRecord {
+            exchange_id: &self.id,
+            at_micros: self.at_micros,
+            tenant_id: bot.map_or("", |b| &b.tenant.id),
+            project_id: bot.map_or("", |b| &b.project_id),
+            bot_id: bot.map_or("", |b| &b.id),
+            vendor: &self.vendor,
+            model: &self.model,
+            endpoint: &self.endpoint,
+            client_request_id: &self.client_request_id,
+            provider_key_id: self.key.as_ref().map_or("", |(id, _)| id),
+            stream: self.stream,
+            reserved_tokens: 0,
+            config_version: &self.config,
+            agent_id: &self.agent_id,
+            session_id: &self.session_id,
+        }
+    }
+
+    /// Whole microseconds since the request began.
+    #[must_use]
+    pub fn elapsed_micros(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The tries as the usage record wants them.
+    #[must_use]
+    pub fn attempts(&self) -> Vec<AttemptRecord<'_>> {
+        let record = |tried: &'_ Tried| -> (u32, u32) { (u32::from(tried.status), tried.millis) };
+        self.tried
+            .iter()
+            .map(|tried| {
+                let (status, millis) = record(tried);
+                AttemptRecord { key_id: &tried.key_id, status, reason: tried.reason, millis }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,274 @@
+//! Streaming the vendor's answer to the client: bytes first, then the meter
+//! sees them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Method, StatusCode};
+
+use super::Services;
+use super::attempt::{Chosen, upstream_refusal};
+use super::ports::{Downstream, Gone, Length};
+use super::prepare::Prepared;
+use super::reject::Refusal;
+use super::settle::{Outcome, Settlement};
+use crate::snapshot::{Bot, BotState, Handle};
+use crate::upstream::{Answer, Failure, for_bot};
+use crate::wire::error::{Code, stream_error};
+use crate::wire::usage::Meter;
+use crate::wire::strip::UsageStripper;
+
+/// How often a silent stream looks whether its bot may still call.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Longest drain of an answer whose client has gone.
+const DRAIN_FOR: Duration = Duration::from_secs(120);
+/// Most bytes of such a drain.
+const DRAIN_BYTES: usize = 64 << 20;
+
+/// Notices that a bot was suspended or deleted while its answer streams.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    snapshots: &'a Handle,
+    bot: Arc<Bot>,
+    /// How often the configuration had changed when it was last looked at.
+    seen: u64,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches `bot`, admitted under the configuration that `seen` counts.
+    pub fn new(snapshots: &'a Handle, bot: Arc<Bot>, seen: u64) -> Self {
+        Self { snapshots, bot, seen }
+    }
+
+    /// Whether the bot may no longer call: gone, disabled or suspended. Looks
+    /// only when the configuration has changed.
+    fn revoked(&mut self) -> bool {
+        let swaps = self.snapshots.swaps();
+        if swaps == self.seen {
+            return false;
+        }
+        self.seen = swaps;
+        let Some(now) = self.snapshots.load() else { return false };
+        let current = now.tokens.values().find(|entry| entry.bot.id == self.bot.id);
+        current.is_none_or(|entry| entry.bot.state != BotState::Enabled || entry.bot.tenant.suspended)
+    }
+}
+
+/// What happened next on either side.
+enum Event {
+    Chunk(Result<Option<Bytes>, Failure>),
+    ClientGone,
+    Revoked,
+}
+
+/// Relays the answer; see the module.
+///
+/// # Errors
+/// The client went before it got the head.
+pub async fn relay<D: Downstream>(
+    services: &Services,
+    settlement: &mut Settlement<'_>,
+    prepared: &Prepared<'_>,
+    chosen: Chosen,
+    mut watch: Watch<'_>,
+    down: &mut D,
+) -> Result<(Outcome, Option<Refusal>), Refusal> {
+    let Chosen { mut answer, asked_usage } = chosen;
+    let status = answer.status;
+    let mut meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug, status.as_u16(), &answer.headers);
+    let mut stripper = asked_usage.then(UsageStripper::new);
+    settlement.facts.status = status.as_u16();
+    let length = length_of(&settlement.facts.method, &answer, stripper.is_some());
+    let is_stream = is_event_stream(&answer);
+    let mut headers = std::mem::take(&mut answer.headers);
+    for_bot(&mut headers);
+    settlement.facts.stamp(&mut headers);
+    if down.write_head(status, headers, length).await.is_err() {
+        return Ok(end_without_client(services, settlement, answer, meter).await);
+    }
+    let mut tick = tokio::time::interval(WATCH_EVERY);
+    loop {
+        let before = settlement.facts.elapsed_micros();
+        let event = next(&mut answer, &mut watch, &mut tick, down).await;
+        let now = settlement.facts.elapsed_micros();
+        settlement.facts.waited_micros += now.saturating_sub(before);
+        match event {
+            Event::Chunk(Ok(Some(chunk))) => {
+                settlement.facts.ttft_micros.get_or_insert(now);
+                let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
+                meter.push(&chunk);
+                if sent.is_err() {
+                    return Ok(end_without_client(services, settlement, answer, meter).await);
+                }
+            }
+            Event::Chunk(Ok(None)) => {
+                return Ok(complete(services, settlement, answer, meter, stripper, down).await);
+            }
+            Event::Chunk(Err(failure)) => {
+                services.metrics.upstream_failed(&settlement.facts.vendor, failure.kind.label());
+                let refusal = upstream_refusal(&settlement.facts.vendor, failure);
+                settlement.usage = meter.finish().usage;
+                break_off(settlement, is_stream && length == Length::Open, stripper, &refusal, down).await;
+                return Ok((Outcome::Interrupted, Some(refusal)));
+            }
+            Event::ClientGone => {
+                return Ok(end_without_client(services, settlement, answer, meter).await);
+            }
+            Event::Revoked => {
+                let refusal = Refusal::new(Code::BotSuspended, "this bot was suspended or deleted while it was being served");
+                settlement.usage = meter.finish().usage;
+                break_off(settlement, is_stream && length == Length::Open, stripper, &refusal, down).await;
+                return Ok((Outcome::Interrupted, Some(refusal)));
+            }
+        }
+    }
+}
+
+/// Waits for the vendor, and meanwhile for the client to hang up and for the
+/// bot to be revoked. The read is never dropped half done by the watch.
+async fn next<D: Downstream>(
+    answer: &mut Answer,
+    watch: &mut Watch<'_>,
+    tick: &mut tokio::time::Interval,
+    down: &mut D,
+) -> Event {
+    if watch.revoked() {
+        return Event::Revoked;
+    }
+    let read = answer.chunk();
+    tokio::pin!(read);
+    loop {
+        tokio::select! {
+            biased;
+            chunk = &mut read => return Event::Chunk(chunk),
+            () = down.hung_up() => return Event::ClientGone,
+            _ = tick.tick() => {
+                if watch.revoked() {
+                    return Event::Revoked;
+                }
+            }
+        }
+    }
+}
+
+/// The client's bytes first, without a usage frame that only we asked for.
+async fn forward<D: Downstream>(down: &mut D, stripper: Option<&mut UsageStripper>, chunk: Bytes) -> Result<(), Gone> {
+    let Some(stripper) = stripper else { return down.write_chunk(chunk).await };
+    let mut kept = Vec::new();
+    stripper.push(chunk, &mut kept);
+    for piece in kept {
+        down.write_chunk(piece).await?;
+    }
+    Ok(())
+}
+
+/// The vendor's answer ended properly.
+async fn complete<D: Downstream>(
+    services: &Services,
+    settlement: &mut Settlement<'_>,
+    answer: Answer,
+    meter: Meter,
+    stripper: Option<UsageStripper>,
+    down: &mut D,
+) -> (Outcome, Option<Refusal>) {
+    let mut sent = Ok(());
+    if let Some(stripper) = stripper {
+        let mut kept = Vec::new();
+        stripper.finish(&mut kept);
+        for piece in kept {
+            sent = sent.and(down.write_chunk(piece).await);
+        }
+    }
+    let sent = sent.and(down.finish().await);
+    services.client.release(answer).await;
+    let report = meter.finish();
+    settlement.usage = report.usage;
+    let failed = settlement.facts.status >= 400 || report.error.is_some();
+    let outcome = match (sent, failed) {
+        (Err(Gone), _) => Outcome::ClientDisconnect,
+        (Ok(()), true) => Outcome::UpstreamError,
+        (Ok(()), false) => Outcome::Ok,
+    };
+    (outcome, None)
+}
+
+/// The client is gone: drop the vendor's answer, or read it to its end so that
+/// its usage is known, as the bot's policy says.
+async fn end_without_client(
+    services: &Services,
+    settlement: &mut Settlement<'_>,
+    mut answer: Answer,
+    mut meter: Meter,
+) -> (Outcome, Option<Refusal>) {
+    let drains = settlement.facts.bot.as_ref().is_some_and(|bot| bot.drain_on_disconnect);
+    if drains {
+        let began = Instant::now();
+        let mut bytes = 0;
+        let mut complete = false;
+        while began.elapsed() < DRAIN_FOR && bytes < DRAIN_BYTES {
+            match tokio::time::timeout(DRAIN_FOR.saturating_sub(began.elapsed()), answer.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    bytes += chunk.len();
+                    meter.push(&chunk);
+                }
+                ended => {
+                    complete = matches!(ended, Ok(Ok(None)));
+                    break;
+                }
+            }
+        }
+        if complete {
+            services.client.release(answer).await;
+        }
+    }
+    settlement.usage = meter.finish().usage;
+    (Outcome::ClientDisconnect, None)
+}
+
+/// Ends a broken answer so that the client notices: a stream with its dialect's
+/// error event, anything else with a broken connection.
+async fn break_off<D: Downstream>(
+    settlement: &Settlement<'_>,
+    can_say: bool,
+    stripper: Option<UsageStripper>,
+    refusal: &Refusal,
+    down: &mut D,
+) {
+    if !can_say {
+        down.abort();
+        return;
+    }
+    if let Some(stripper) = stripper {
+        let mut kept = Vec::new();
+        stripper.finish(&mut kept);
+        for piece in kept {
+            let _ = down.write_chunk(piece).await;
+        }
+    }
+    let facts = &settlement.facts;
+    let event = stream_error(facts.dialect, refusal.code, &refusal.message, &facts.id);
+    if down.write_chunk(Bytes::from(event)).await.is_ok() {
+        let _ = down.finish().await;
+    }
+}
+
+fn length_of(method: &Method, answer: &Answer, strips: bool) -> Length {
+    let none = method == Method::HEAD
+        || answer.status == StatusCode::NO_CONTENT
+        || answer.status == StatusCode::NOT_MODIFIED;
+    if none {
+        return Length::NoBody;
+    }
+    let announced = answer.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    match announced {
+        Some(length) if !strips => Length::Known(length),
+        _ => Length::Open,
+    }
+}
+
+fn is_event_stream(answer: &Answer) -> bool {
+    let value = answer.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    value.trim_start().get(..17).is_some_and(|start| start.eq_ignore_ascii_case("text/event-stream"))
+}

@@ -1,0 +1,200 @@
+//! The only exit of an exchange: usage record, metrics, access line.
+//!
+//! A [`Settlement`] is made when the exchange begins and consumed when it
+//! ends. If it is dropped instead (the process stops, a bug panics), what is
+//! known is settled from `Drop`, so that an exchange that reached a vendor can
+//! not leave without its record.
+
+use clawgate_shared::usage::{Usage, UsageSource};
+
+use super::record::Facts;
+use super::reject::Refusal;
+use super::Services;
+use crate::metering::{SettleRecord, SpoolError, SpoolTicket};
+use crate::telemetry::AccessLine;
+use crate::wire::error::Code;
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The vendor's answer went through whole.
+    Ok,
+    /// The vendor answered with an error, which went through.
+    UpstreamError,
+    /// The client went away first.
+    ClientDisconnect,
+    /// The vendor's answer broke off.
+    Interrupted,
+    /// We refused it before a vendor saw it.
+    Refused,
+    /// A vendor was asked, and no answer could be relayed.
+    Failed,
+}
+
+impl Outcome {
+    /// As in usage rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::UpstreamError => "upstream_error",
+            Self::ClientDisconnect => "client_disconnect",
+            Self::Interrupted => "interrupted",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// An exchange's obligation to leave a record.
+#[must_use]
+pub struct Settlement<'a> {
+    services: &'a Services,
+    /// What is known so far.
+    pub facts: Facts,
+    /// What the vendor reported so far.
+    pub usage: Usage,
+    ticket: Option<SpoolTicket>,
+    settled: bool,
+}
+
+impl<'a> Settlement<'a> {
+    /// Begins the obligation.
+    pub fn new(services: &'a Services, facts: Facts) -> Self {
+        services.metrics.inflight.inc();
+        Self { services, facts, usage: Usage::default(), ticket: None, settled: false }
+    }
+
+    /// Writes the OPEN record: from here on the exchange is accounted for,
+    /// whatever happens to this process.
+    ///
+    /// # Errors
+    /// The spool takes no more.
+    pub fn open(&mut self) -> Result<(), Refusal> {
+        if self.ticket.is_some() {
+            return Ok(());
+        }
+        match self.services.spool.append_open(&self.facts.open_record()) {
+            Ok(ticket) => {
+                self.ticket = Some(ticket);
+                Ok(())
+            }
+            Err(error) => {
+                let full = matches!(error, SpoolError::Full);
+                let text = if full { "the usage spool is full" } else { "the usage spool cannot be written" };
+                let mut refusal = Refusal::new(Code::SpoolFull, format!("{text}; the control plane must take usage first"));
+                refusal.cause = Some(error.to_string());
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Whether a vendor may have seen the request.
+    #[must_use]
+    pub fn dispatched(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// Ends the exchange.
+    pub fn settle(mut self, outcome: Outcome, refusal: Option<&Refusal>) {
+        self.finish(outcome, refusal);
+    }
+
+    fn finish(&mut self, outcome: Outcome, refusal: Option<&Refusal>) {
+        self.settled = true;
+        let duration_micros = self.facts.elapsed_micros();
+        if let Some(model) = self.usage.model.take().filter(|model| !model.is_empty()) {
+            self.facts.model = model;
+        }
+        self.record(outcome, refusal, duration_micros);
+        self.observe(outcome, refusal, duration_micros);
+    }
+
+    fn record(&self, outcome: Outcome, refusal: Option<&Refusal>, duration_micros: u64) {
+        let Some(bot) = self.facts.bot.as_deref() else { return };
+        let usage = &self.usage;
+        let source = if usage.has_counts() { UsageSource::Upstream } else { UsageSource::None };
+        let attempts = self.facts.attempts();
+        let record = SettleRecord {
+            open: self.facts.open_record(),
+            outcome: outcome.as_str(),
+            status_code: u32::from(self.facts.status),
+            error_code: refusal.map_or("", |r| r.code.as_str()),
+            error_message: refusal.map_or("", |r| r.message.as_str()),
+            input_tokens: usage.input,
+            cached_input_tokens: usage.cached_input,
+            cache_write_tokens: usage.cache_write,
+            output_tokens: usage.output,
+            reasoning_tokens: usage.reasoning,
+            total_tokens: usage.total_or_sum(),
+            usage_source: source.as_str(),
+            duration_micros,
+            ttft_micros: self.facts.ttft_micros,
+            tried: &attempts,
+            labels: &bot.labels,
+        };
+        let written = match &self.ticket {
+            Some(ticket) => self.services.spool.append_settle(*ticket, &record),
+            None => self.services.spool.append_refusal(&record),
+        };
+        if let Err(error) = written {
+            // The OPEN is on disk: the exchange will count as indeterminate.
+            tracing::error!(request_id = %self.facts.id, %error, "usage record could not be written");
+        }
+    }
+
+    fn observe(&self, outcome: Outcome, refusal: Option<&Refusal>, duration_micros: u64) {
+        let (services, facts) = (self.services, &self.facts);
+        let metrics = &services.metrics;
+        metrics.inflight.dec();
+        let vendor = metrics.vendor(if facts.endpoint.is_empty() { "" } else { &facts.vendor });
+        vendor.count(facts.status);
+        vendor.input_tokens.inc_by(self.usage.input.unwrap_or(0));
+        vendor.output_tokens.inc_by(self.usage.output.unwrap_or(0));
+        metrics.duration.observe(seconds(duration_micros));
+        metrics.overhead.observe(seconds(duration_micros.saturating_sub(facts.waited_micros)));
+        if let Some(ttft) = facts.ttft_micros {
+            metrics.ttft.observe(seconds(ttft));
+        }
+        if let Some(refusal) = refusal {
+            metrics.refused(refusal.code.as_str());
+            if let Some(cause) = &refusal.cause {
+                tracing::warn!(request_id = %facts.id, code = refusal.code.as_str(), %cause, "request failed");
+            }
+        }
+        let bot = facts.bot.as_deref();
+        services.access.log(&AccessLine {
+            at_micros: facts.at_micros,
+            request_id: &facts.id,
+            client_request_id: &facts.client_request_id,
+            tenant: bot.map_or("", |b| &b.tenant.id),
+            bot: bot.map_or("", |b| &b.hostname),
+            vendor: &facts.vendor,
+            method: facts.method.as_str(),
+            path: &facts.path,
+            model: &facts.model,
+            status: facts.status,
+            outcome: outcome.as_str(),
+            code: refusal.map_or("", |r| r.code.as_str()),
+            key: facts.key.as_ref().map_or("", |(id, _)| id),
+            attempts: facts.tried.len(),
+            input_tokens: self.usage.input,
+            output_tokens: self.usage.output,
+            duration_micros,
+            ttft_micros: facts.ttft_micros,
+        });
+    }
+}
+
+impl Drop for Settlement<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.finish(if self.dispatched() { Outcome::Interrupted } else { Outcome::Refused }, None);
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // a duration of 2^53 µs is 285 years
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1_000_000.0
+}

@@ -1,0 +1,224 @@
+//! A bot's connection as an exchange sees it, over a pingora session.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::{Error, ErrorType};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_timeout::timeout;
+
+use crate::exchange::{BodyError, Downstream, Gone, Head, Length};
+
+/// Longest silence within a request body.
+const BODY_IDLE: Duration = Duration::from_secs(15);
+/// Longest time a whole request body may take.
+const BODY_TOTAL: Duration = Duration::from_secs(120);
+/// Longest time one write may take: a slower reader is cut off.
+const WRITE: Duration = Duration::from_secs(30);
+/// A refused request's unread body is read away up to this, so that the client
+/// sees the refusal and not a reset.
+const DRAIN_BYTES: usize = 1 << 20;
+/// And for this long.
+const DRAIN_FOR: Duration = Duration::from_secs(2);
+
+/// Implements [`Downstream`].
+pub(super) struct SessionDownstream {
+    session: ServerSession,
+    method: Method,
+    version: Version,
+    expects_continue: bool,
+    content_length: Option<u64>,
+    head_written: bool,
+    finished: bool,
+    broken: bool,
+}
+
+impl SessionDownstream {
+    /// For a session whose head was read.
+    pub(super) fn new(mut session: ServerSession) -> Self {
+        // The body reader takes its framing from the headers, which `take_head`
+        // is about to move out.
+        session.is_body_empty();
+        let head = session.req_header();
+        let content_length = head.headers.get(CONTENT_LENGTH);
+        Self {
+            method: head.method.clone(),
+            version: head.version,
+            expects_continue: head.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+            content_length: content_length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()),
+            head_written: false,
+            finished: false,
+            broken: false,
+            session,
+        }
+    }
+
+    /// The session, if the connection may be used again.
+    pub(super) async fn into_reusable(mut self) -> Option<ServerSession> {
+        if self.broken || !self.finished {
+            self.session.shutdown().await;
+            return None;
+        }
+        if !self.session.is_body_done() {
+            self.drain().await;
+            self.session.set_keepalive(None);
+        }
+        Some(self.session)
+    }
+
+    async fn drain(&mut self) {
+        let read_away = async {
+            let mut read = 0;
+            while read < DRAIN_BYTES {
+                match self.session.read_request_body().await {
+                    Ok(Some(chunk)) => read += chunk.len(),
+                    _ => return,
+                }
+            }
+        };
+        let _ = timeout(DRAIN_FOR, read_away).await;
+    }
+
+    async fn collect(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+        let mut whole: Option<BytesMut> = None;
+        let mut first: Option<Bytes> = None;
+        let mut len = 0_usize;
+        loop {
+            let read = timeout(BODY_IDLE, self.session.read_request_body()).await.map_err(|_| BodyError::Timeout)?;
+            let Some(chunk) = read.map_err(|e| body_error(&e))? else { break };
+            len = len.saturating_add(chunk.len());
+            if len > limit {
+                return Err(BodyError::TooLarge);
+            }
+            match (&mut first, &mut whole) {
+                (None, None) => first = Some(chunk),
+                (Some(one), None) => {
+                    let expected = self.content_length.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+                    let mut buffer = BytesMut::with_capacity(expected.clamp(len, limit));
+                    buffer.extend_from_slice(one);
+                    buffer.extend_from_slice(&chunk);
+                    whole = Some(buffer);
+                }
+                (_, Some(buffer)) => buffer.extend_from_slice(&chunk),
+            }
+        }
+        Ok(whole.map(BytesMut::freeze).or(first).unwrap_or_default())
+    }
+
+    fn gone(&mut self) -> Gone {
+        self.broken = true;
+        Gone
+    }
+}
+
+fn body_error(error: &Error) -> BodyError {
+    match error.etype() {
+        ErrorType::ConnectionClosed | ErrorType::ReadError => BodyError::Gone,
+        ErrorType::ReadTimedout => BodyError::Timeout,
+        _ => BodyError::Malformed,
+    }
+}
+
+impl Downstream for SessionDownstream {
+    fn take_head(&mut self) -> Head {
+        let upgrade = self.session.is_upgrade_req();
+        let current = self.session.req_header_mut();
+        // An upgrade is judged by pingora again when the answer comes, and an
+        // HTTP/2 session keeps its own view: those keep their headers.
+        let stub = (!upgrade && self.version != Version::HTTP_2)
+            .then(|| RequestHeader::build_no_case(current.method.clone(), b"/", Some(0)).ok())
+            .flatten();
+        let owned = match stub {
+            Some(mut stub) => {
+                stub.set_version(self.version);
+                std::mem::replace(current, stub)
+            }
+            None => current.clone(),
+        };
+        let parts: http::request::Parts = owned.into();
+        Head { method: parts.method, uri: parts.uri, headers: parts.headers }
+    }
+
+    async fn read_body(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+        if self.content_length.is_some_and(|n| n > limit as u64) {
+            return Err(BodyError::TooLarge);
+        }
+        if self.session.is_body_done() {
+            return Ok(Bytes::new());
+        }
+        if std::mem::take(&mut self.expects_continue) {
+            let sent = timeout(WRITE, self.session.write_continue_response()).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                self.broken = true;
+                return Err(BodyError::Gone);
+            }
+        }
+        timeout(BODY_TOTAL, self.collect(limit)).await.unwrap_or(Err(BodyError::Timeout))
+    }
+
+    async fn write_head(&mut self, status: StatusCode, mut headers: HeaderMap, length: Length) -> Result<(), Gone> {
+        let no_body = length == Length::NoBody || self.method == Method::HEAD;
+        match length {
+            Length::Known(n) => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(n));
+            }
+            Length::Open if !no_body => {
+                headers.remove(CONTENT_LENGTH);
+                if self.version == Version::HTTP_11 {
+                    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+            }
+            Length::Open | Length::NoBody => {}
+        }
+        headers.remove(CONNECTION);
+        let mut parts = http::Response::new(()).into_parts().0;
+        parts.status = status;
+        parts.headers = headers;
+        let head = Box::new(ResponseHeader::from(parts));
+        match timeout(WRITE, self.session.write_response_header(head)).await {
+            Ok(Ok(())) => {
+                self.head_written = true;
+                Ok(())
+            }
+            _ => Err(self.gone()),
+        }
+    }
+
+    async fn write_chunk(&mut self, chunk: Bytes) -> Result<(), Gone> {
+        if chunk.is_empty() || self.method == Method::HEAD {
+            return Ok(());
+        }
+        match timeout(WRITE, self.session.write_response_body(chunk, false)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(self.gone()),
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(), Gone> {
+        match timeout(WRITE, self.session.write_response_body(Bytes::new(), true)).await {
+            Ok(Ok(())) => {
+                self.finished = true;
+                Ok(())
+            }
+            _ => Err(self.gone()),
+        }
+    }
+
+    async fn hung_up(&mut self) {
+        // An early byte of a pipelined request is stashed by the session and
+        // served after this exchange; only an end or an error is a hang-up.
+        loop {
+            if self.session.read_body_or_idle(true).await.is_err() {
+                self.broken = true;
+                return;
+            }
+        }
+    }
+
+    fn abort(&mut self) {
+        self.broken = true;
+    }
+}

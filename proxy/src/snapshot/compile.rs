@@ -1,0 +1,255 @@
+//! From the wire's resources to the read model. All or nothing; every reason
+//! is collected, so that an admin mends a snapshot in one go.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use clawgate_shared::catalogue::{AuthForm, CustomVendor, IncludeUsage, Vendor, base_for_key};
+use clawgate_shared::content::Content;
+use clawgate_shared::origin::{BaseUrl, Origin};
+use clawgate_shared::proto::node::{self as wire, SealedSecret, resource::Body};
+use clawgate_shared::seal::{SealError, Sealed, SealingKey, SecretBinding};
+use http::HeaderValue;
+
+use super::model::{Bot, BotState, Snapshot, Tenant, TokenEntry};
+use crate::routing::{Credential, Glob, Key, Pool, Turns};
+
+/// Longest list of reasons that is sent back.
+const MAX_REASONS: usize = 50;
+
+/// What is needed besides the content.
+pub struct Inputs<'a> {
+    /// Opens the sealed secrets.
+    pub sealing_key: &'a SealingKey,
+    /// By key id.
+    pub secrets: &'a HashMap<String, SealedSecret>,
+    /// Round-robin counters that outlive snapshots.
+    pub turns: &'a Turns,
+}
+
+/// Builds the read model.
+///
+/// # Errors
+/// Every reason why the content is not served, at most 50.
+pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) -> Result<Snapshot, Vec<String>> {
+    let mut work = Work { inputs, reasons: Vec::new(), tenants: HashMap::new(), keys: BTreeMap::new() };
+    let max_config_age_secs = work.settings(content);
+    work.tenants(content);
+    let keys = work.keys(content);
+    let mut snapshot = Snapshot { max_config_age_secs, keys, ..Snapshot::default() };
+    for resource in content.iter() {
+        if let Some(Body::Bot(bot)) = &resource.body {
+            work.bot(&resource.id, bot, &mut snapshot);
+        }
+    }
+    inputs.turns.forget_unused();
+    if !work.reasons.is_empty() {
+        work.reasons.truncate(MAX_REASONS);
+        return Err(work.reasons);
+    }
+    let hash = version.hash.get(..12).unwrap_or(&version.hash);
+    let text = format!("{}-{}-{hash}", version.generation, version.revision);
+    snapshot.version_header = HeaderValue::from_str(&text).ok();
+    snapshot.version = text.into();
+    Ok(snapshot)
+}
+
+struct Work<'a> {
+    inputs: &'a Inputs<'a>,
+    reasons: Vec<String>,
+    tenants: HashMap<String, Arc<Tenant>>,
+    /// (tenant, vendor) -> (project, key)
+    keys: BTreeMap<(String, String), Vec<(String, Arc<Key>)>>,
+}
+
+impl Work<'_> {
+    fn refuse(&mut self, reason: String) {
+        if self.reasons.len() < MAX_REASONS {
+            self.reasons.push(reason);
+        }
+    }
+
+    fn settings(&mut self, content: &Content) -> u64 {
+        let mut age = 0;
+        for resource in content.iter() {
+            if let Some(Body::Settings(settings)) = &resource.body {
+                age = settings.max_config_age_secs;
+                if !settings.poison.is_empty() {
+                    self.refuse(format!("poisoned by the test hook: {}", settings.poison));
+                }
+            }
+        }
+        age
+    }
+
+    fn tenants(&mut self, content: &Content) {
+        let mut vendors: HashMap<&str, HashMap<String, Arc<Vendor>>> = HashMap::new();
+        for resource in content.iter() {
+            if let Some(Body::Vendor(vendor)) = &resource.body {
+                match custom_vendor(vendor) {
+                    Ok(built) => {
+                        let of_tenant = vendors.entry(&vendor.tenant_id).or_default();
+                        of_tenant.insert(vendor.slug.clone(), Arc::new(built));
+                    }
+                    Err(reason) => self.refuse(format!("vendor {}: {reason}", resource.id)),
+                }
+            }
+        }
+        for resource in content.iter() {
+            if let Some(Body::Tenant(tenant)) = &resource.body {
+                let own = vendors.remove(resource.id.as_str()).unwrap_or_default();
+                let tenant = Tenant { id: resource.id.as_str().into(), suspended: tenant.suspended, vendors: own };
+                self.tenants.insert(resource.id.clone(), Arc::new(tenant));
+            }
+        }
+        for tenant_id in vendors.into_keys().map(str::to_owned).collect::<Vec<_>>() {
+            self.refuse(format!("a vendor belongs to unknown tenant {tenant_id}"));
+        }
+    }
+
+    fn keys(&mut self, content: &Content) -> usize {
+        let mut count = 0;
+        for resource in content.iter() {
+            let Some(Body::ProviderKey(key)) = &resource.body else { continue };
+            if !key.enabled {
+                continue;
+            }
+            match self.key(&resource.id, key) {
+                Ok(built) => {
+                    count += 1;
+                    let place = self.keys.entry((key.tenant_id.clone(), key.vendor.clone())).or_default();
+                    place.push((key.project_id.clone(), Arc::new(built)));
+                }
+                Err(reason) => self.refuse(format!("provider key {}: {reason}", resource.id)),
+            }
+        }
+        count
+    }
+
+    fn key(&self, id: &str, key: &wire::ProviderKey) -> Result<Key, String> {
+        let tenant = self.tenants.get(&key.tenant_id).ok_or("unknown tenant")?;
+        let vendor = tenant.vendor(&key.vendor).ok_or_else(|| format!("unknown vendor {:?}", key.vendor))?;
+        let base_url = match key.base_url.as_str() {
+            "" => None,
+            text => Some(BaseUrl::parse(text).map_err(|e| format!("base_url {e}"))?),
+        };
+        let base = base_for_key(vendor, base_url.as_ref(), None).ok_or("neither the key nor its vendor has a base URL")?;
+        let form = match key.auth.as_str() {
+            "" => vendor.auth.clone(),
+            text => AuthForm::parse(text).ok_or_else(|| format!("unknown auth form {text:?}"))?,
+        };
+        let credential = if form == AuthForm::None {
+            Credential::None
+        } else {
+            let secret = self.open(id, key, &base.origin)?;
+            Credential::new(&form, &secret).ok_or("the secret has bytes that no header can carry")?
+        };
+        let include_usage = match key.include_usage.as_str() {
+            "" => vendor.include_usage,
+            text => IncludeUsage::parse(text).ok_or_else(|| format!("unknown include_usage {text:?}"))?,
+        };
+        let mut tags = key.tags.clone();
+        tags.sort_unstable();
+        Ok(Key {
+            id: id.into(),
+            id_header: HeaderValue::from_str(id).map_err(|_| "the id is not plain text")?,
+            tags,
+            base_url,
+            base,
+            credential,
+            include_usage,
+            organization: HeaderValue::from_str(&key.organization).ok().filter(|v| !v.is_empty()),
+        })
+    }
+
+    fn open(&self, id: &str, key: &wire::ProviderKey, origin: &Origin) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
+        let sealed = self.inputs.secrets.get(id).ok_or("its secret did not come along")?;
+        if sealed.secret_version != key.secret_version {
+            return Err(format!("secret version {} came for {}", sealed.secret_version, key.secret_version));
+        }
+        let origin = origin.to_string();
+        let binding = SecretBinding {
+            tenant_id: &key.tenant_id,
+            key_id: id,
+            vendor: &key.vendor,
+            origin: &origin,
+            secret_version: key.secret_version,
+        };
+        let open = || -> Result<_, SealError> {
+            let value = Sealed::from_parts(&sealed.nonce, &sealed.ciphertext)?;
+            self.inputs.sealing_key.open(&value, &binding.aad())
+        };
+        open().map_err(|e| e.to_string())
+    }
+
+    fn bot(&mut self, id: &str, bot: &wire::Bot, snapshot: &mut Snapshot) {
+        let Some(tenant) = self.tenants.get(&bot.tenant_id).cloned() else {
+            return self.refuse(format!("bot {id}: unknown tenant {}", bot.tenant_id));
+        };
+        let state = match bot.state() {
+            wire::BotState::Enabled => BotState::Enabled,
+            wire::BotState::Disabled => BotState::Disabled,
+            wire::BotState::Suspended => BotState::Suspended,
+            wire::BotState::Unspecified => return self.refuse(format!("bot {id}: no state")),
+        };
+        let bot_id: Arc<str> = id.into();
+        let built = Arc::new(Bot {
+            pools: self.pools(&bot_id, bot),
+            id: bot_id,
+            hostname: bot.hostname.as_str().into(),
+            tenant,
+            project_id: bot.project_id.as_str().into(),
+            state,
+            tags: bot.tags.clone(),
+            allowed_vendors: bot.allowed_vendors.clone(),
+            allowed_models: bot.allowed_models.iter().map(|glob| Glob::new(glob)).collect(),
+            account_resources: bot.permissions.iter().any(|p| p == "account_resources"),
+            drain_on_disconnect: bot.on_disconnect == "drain",
+            never_include_usage: bot.include_usage == "never",
+            labels: bot.labels.iter().map(|l| (l.key.clone(), l.value.clone())).collect(),
+        });
+        snapshot.bots += 1;
+        for token in &bot.tokens {
+            let Ok(hash) = token.sha256.as_slice().try_into() else {
+                self.refuse(format!("bot {id}: token {} has no SHA-256", token.id));
+                continue;
+            };
+            let entry = TokenEntry { bot: built.clone(), expires_at_micros: token.expires_at_micros };
+            if snapshot.tokens.insert(hash, entry).is_some() {
+                self.refuse(format!("bot {id}: token {} belongs to another bot too", token.id));
+            }
+        }
+    }
+
+    fn pools(&self, bot_id: &Arc<str>, bot: &wire::Bot) -> HashMap<Arc<str>, Pool> {
+        let from = (bot.tenant_id.clone(), String::new());
+        let of_tenant = self.keys.range(from..).take_while(|((tenant, _), _)| *tenant == bot.tenant_id);
+        of_tenant
+            .map(|((_, vendor), keys)| {
+                let matching = keys.iter().filter(|(project, key)| {
+                    (project.is_empty() || *project == bot.project_id) && key.carries(&bot.tags)
+                });
+                let vendor: Arc<str> = vendor.as_str().into();
+                let pool = Pool {
+                    keys: matching.map(|(_, key)| key.clone()).collect(),
+                    any_configured: !keys.is_empty(),
+                    turn: self.inputs.turns.of(bot_id, &vendor),
+                };
+                (vendor, pool)
+            })
+            .collect()
+    }
+}
+
+fn custom_vendor(vendor: &wire::Vendor) -> Result<Vendor, String> {
+    Vendor::custom(CustomVendor {
+        slug: &vendor.slug,
+        title: &vendor.title,
+        base_url: &vendor.base_url,
+        auth: &vendor.auth,
+        dialect: &vendor.dialect,
+        include_usage: &vendor.include_usage,
+        routes: &vendor.routes,
+    })
+    .map_err(|e| e.to_string())
+}

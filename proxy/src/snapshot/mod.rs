@@ -1,0 +1,16 @@
+//! The configuration as one immutable value.
+//!
+//! Invariant: a snapshot is complete when it becomes visible and never changes
+//! afterwards; an exchange loads it once. Building one is total: bad input
+//! gives reasons, never a panic, and the old snapshot stays.
+//! Deliberately absent: health, counters and buckets (they live beside it, by
+//! id) and everything that does IO except `cache`.
+
+pub mod cache;
+mod compile;
+mod handle;
+mod model;
+
+pub use compile::compile;
+pub use handle::Handle;
+pub use model::{Bot, BotState, Snapshot, Tenant, TokenEntry};

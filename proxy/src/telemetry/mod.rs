@@ -1,0 +1,11 @@
+//! What the outside may see of a running node: metrics, the access line, logs.
+//!
+//! Invariant: nothing in this folder ever receives a secret, a request body or
+//! a query string; every metric family is registered once, in `metrics`.
+//! Deliberately absent: decisions. Telemetry observes.
+
+mod access;
+mod metrics;
+
+pub use access::{AccessLine, AccessLog};
+pub use metrics::{Metrics, VendorMetrics};

@@ -1,0 +1,281 @@
+//! One request to a vendor over pingora's connection pool, with our own
+//! deadlines around every read and write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clawgate_shared::origin::Origin;
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::Connector;
+use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType};
+use pingora_http::RequestHeader;
+use pingora_timeout::timeout;
+
+use super::target::{Egress, Target};
+
+/// Idle connections kept in all.
+const POOL_SIZE: usize = 512;
+/// How long an idle connection is kept.
+const IDLE_FOR: Duration = Duration::from_secs(60);
+/// Informational answers accepted before the real one.
+const MAX_INFORMATIONAL: usize = 8;
+/// How often a request is sent again because a pooled connection turned out
+/// to be closed before a byte of answer came.
+const MAX_STALE: usize = 3;
+
+/// Deadlines of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// TCP connect; TCP and TLS together may take twice this.
+    pub connect: Duration,
+    /// Each write of the request.
+    pub write: Duration,
+    /// Until the answer's head is there.
+    pub head: Duration,
+    /// Between two pieces of the answer's body.
+    pub idle: Duration,
+}
+
+/// Why an attempt failed, with the internal cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind:?}: {cause}")]
+pub struct Failure {
+    /// For decisions, labels and the public code.
+    pub kind: FailureKind,
+    /// For the log only.
+    pub cause: String,
+}
+
+/// Closed list of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No connection.
+    Connect,
+    /// No TLS session.
+    Tls,
+    /// A deadline passed before the answer's head was there.
+    HeadTimeout,
+    /// The vendor fell silent in the body.
+    IdleTimeout,
+    /// The connection ended too early.
+    Closed,
+    /// What came was not HTTP.
+    Protocol,
+    /// The egress policy forbids the address.
+    Denied,
+}
+
+impl FailureKind {
+    /// Label of `upstream_errors_total`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::HeadTimeout => "head_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Closed => "closed",
+            Self::Protocol => "protocol",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+impl Failure {
+    pub(super) const fn connect(cause: String) -> Self {
+        Self { kind: FailureKind::Connect, cause }
+    }
+
+    pub(super) fn denied(cause: &str) -> Self {
+        Self { kind: FailureKind::Denied, cause: cause.to_owned() }
+    }
+
+    /// The path or query cannot be sent.
+    #[must_use]
+    pub fn bad_request_target() -> Self {
+        Self { kind: FailureKind::Protocol, cause: "the request target is not a valid URI".to_owned() }
+    }
+
+    fn timed_out(kind: FailureKind) -> Self {
+        Self { kind, cause: "deadline passed".to_owned() }
+    }
+
+    fn of(error: &Error) -> Self {
+        let kind = match error.etype() {
+            ErrorType::TLSHandshakeFailure
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::InvalidCert
+            | ErrorType::HandshakeError
+            | ErrorType::TLSWantX509Lookup => FailureKind::Tls,
+            ErrorType::ConnectTimedout
+            | ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError
+            | ErrorType::BindError
+            | ErrorType::SocketError
+            | ErrorType::ConnectProxyFailure => FailureKind::Connect,
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => FailureKind::IdleTimeout,
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => FailureKind::Closed,
+            _ => FailureKind::Protocol,
+        };
+        // Only the type: pingora's contexts may quote header bytes.
+        Self { kind, cause: error.etype().as_str().to_owned() }
+    }
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// As the bot sent it.
+    pub method: Method,
+    /// Path and query.
+    pub uri: Uri,
+    /// Complete, credential included.
+    pub headers: HeaderMap,
+    /// Empty: no body.
+    pub body: Bytes,
+}
+
+/// Sends requests. One per node.
+pub struct Client {
+    connector: Connector,
+    egress: Egress,
+    timeouts: Timeouts,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("timeouts", &self.timeouts).finish_non_exhaustive()
+    }
+}
+
+/// The vendor's answer, its head read, its body still to come. Dropping it
+/// closes the connection.
+pub struct Answer {
+    session: HttpSession,
+    peer: Arc<HttpPeer>,
+    idle: Duration,
+    /// Final status.
+    pub status: StatusCode,
+    /// As the vendor sent them.
+    pub headers: HeaderMap,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client with its own connection pool.
+    #[must_use]
+    pub fn new(egress: Egress, timeouts: Timeouts) -> Self {
+        Self { connector: Connector::new(Some(ConnectorOptions::new(POOL_SIZE))), egress, timeouts }
+    }
+
+    /// The target of an origin, for its `Host` value.
+    ///
+    /// # Errors
+    /// See [`Egress::target`].
+    pub fn target(&self, origin: &Origin) -> Result<Arc<Target>, Failure> {
+        self.egress.target(origin)
+    }
+
+    /// Sends one request and reads the answer's head.
+    ///
+    /// A request is sent a second time on its own only when a pooled
+    /// connection was already closed by the vendor: nothing of it was answered.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn send(&self, target: &Target, out: Outgoing) -> Result<Answer, Failure> {
+        let peer = self.egress.peer(target).await?;
+        let mut parts = http::Request::new(()).into_parts().0;
+        parts.method = out.method;
+        parts.uri = out.uri;
+        parts.version = Version::HTTP_11;
+        parts.headers = out.headers;
+        let mut head = Box::new(RequestHeader::from(parts));
+        let mut stale = 0;
+        loop {
+            let connected = self.connector.get_http_session(peer.as_ref()).await;
+            let (session, reused) = connected.map_err(|e| Failure::of(&e))?;
+            let again = (reused && stale < MAX_STALE).then(|| head.clone());
+            match self.exchange(session, &peer, head, &out.body).await {
+                Err(failure) if failure.kind == FailureKind::Closed => match again {
+                    Some(copy) => head = copy,
+                    None => return Err(failure),
+                },
+                result => return result,
+            }
+            stale += 1;
+        }
+    }
+
+    async fn exchange(
+        &self,
+        mut session: HttpSession,
+        peer: &Arc<HttpPeer>,
+        head: Box<RequestHeader>,
+        body: &Bytes,
+    ) -> Result<Answer, Failure> {
+        let write = async {
+            session.write_request_header(head).await?;
+            if !body.is_empty() {
+                session.write_request_body(body.clone(), true).await?;
+            }
+            session.finish_request_body().await
+        };
+        let written = timeout(self.timeouts.write, write).await.map_err(|_| Failure::timed_out(FailureKind::HeadTimeout))?;
+        // A vendor may answer (413, say) and stop reading: the answer counts.
+        let read = timeout(self.timeouts.head, read_head(&mut session)).await;
+        match (read, written) {
+            (Ok(Ok((status, headers))), _) => {
+                Ok(Answer { session, peer: peer.clone(), idle: self.timeouts.idle, status, headers })
+            }
+            (_, Err(error)) | (Ok(Err(error)), Ok(())) => Err(Failure::of(&error)),
+            (Err(_), Ok(())) => Err(Failure::timed_out(FailureKind::HeadTimeout)),
+        }
+    }
+
+    /// Gives the connection of a wholly read answer back to the pool.
+    pub async fn release(&self, answer: Answer) {
+        self.connector.release_http_session(answer.session, answer.peer.as_ref(), Some(IDLE_FOR)).await;
+    }
+}
+
+async fn read_head(session: &mut HttpSession) -> Result<(StatusCode, HeaderMap), Box<Error>> {
+    for _ in 0..MAX_INFORMATIONAL {
+        session.read_response_header().await?;
+        if let Some(head) = session.response_header()
+            && (!head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
+        {
+            return Ok((head.status, head.headers.clone()));
+        }
+    }
+    Error::e_explain(ErrorType::InvalidHTTPHeader, "too many informational answers")
+}
+
+impl Answer {
+    /// The next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// Silence beyond the idle limit, an early end, bytes that are not HTTP.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        match timeout(self.idle, self.session.read_response_body()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(Failure::of(&error)),
+            Err(_) => Err(Failure::timed_out(FailureKind::IdleTimeout)),
+        }
+    }
+
+    /// Whether the body has been read to its end.
+    pub fn done(&mut self) -> bool {
+        self.session.response_done()
+    }
+}

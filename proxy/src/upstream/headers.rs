@@ -1,0 +1,201 @@
+//! Which headers cross the gateway, in both directions. Pure.
+//!
+//! Requests: a deny list (credentials, hop-by-hop, our own and other gateways'
+//! control headers) and everything else passes, because SDKs rely on headers
+//! nobody can list. Responses: the vendor's view of *our* account is removed.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::routing::{Credential, Key};
+use clawgate_shared::catalogue::Vendor;
+
+/// Where a vendor's own request id is shown.
+const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
+
+/// Turns the bot's headers into the vendor's: strips, then adds exactly one
+/// credential, the host and the vendor's default headers.
+pub fn for_vendor(headers: &mut HeaderMap, vendor: &Vendor, key: &Key, host: &HeaderValue, body_len: Option<usize>) {
+    strip(headers, denied_request);
+    headers.insert(header::HOST, host.clone());
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(len) = body_len {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    }
+    for (name, value) in vendor.default_headers.iter() {
+        headers.entry(*name).or_insert(HeaderValue::from_static(value));
+    }
+    if let Some(organization) = &key.organization {
+        headers.insert(HeaderName::from_static("openai-organization"), organization.clone());
+    }
+    if let Credential::Header(name, value) = &key.credential {
+        headers.insert(name.clone(), value.clone());
+    }
+}
+
+/// Turns the vendor's headers into the bot's.
+pub fn for_bot(headers: &mut HeaderMap) {
+    let id = headers.remove("x-request-id").or_else(|| headers.remove("request-id"));
+    strip(headers, denied_response);
+    if let Some(id) = id {
+        headers.insert(UPSTREAM_REQUEST_ID, id);
+    }
+}
+
+/// Removes what `denied` names and what a `Connection` header nominates.
+fn strip(headers: &mut HeaderMap, denied: fn(&str) -> bool) {
+    let mut gone: Vec<HeaderName> = headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
+    for value in headers.get_all(header::CONNECTION) {
+        let nominated = value.to_str().unwrap_or("").split(',').map(str::trim);
+        gone.extend(nominated.filter_map(|name| HeaderName::try_from(name).ok()));
+    }
+    for name in gone {
+        headers.remove(name);
+    }
+}
+
+fn hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+fn denied_request(name: &str) -> bool {
+    hop_by_hop(name)
+        || matches!(
+            name,
+            "host"
+                | "content-length"
+                | "accept-encoding"
+                | "expect"
+                | "authorization"
+                | "proxy-authorization"
+                | "x-api-key"
+                | "api-key"
+                | "x-goog-api-key"
+                | "x-goog-user-project"
+                | "ocp-apim-subscription-key"
+                | "cookie"
+                | "openai-organization"
+                | "openai-project"
+                | "anthropic-workspace-id"
+                | "forwarded"
+                | "x-real-ip"
+                | "via"
+        )
+        || ["x-amz-", "x-forwarded-", "x-clawgate-", "x-portkey-", "x-litellm-"].iter().any(|p| name.starts_with(p))
+}
+
+fn denied_response(name: &str) -> bool {
+    hop_by_hop(name)
+        || matches!(
+            name,
+            "set-cookie"
+                | "openai-organization"
+                | "openai-project"
+                | "anthropic-organization-id"
+                | "cf-ray"
+                | "cf-cache-status"
+                | "server"
+                | "via"
+                | "alt-svc"
+                | "strict-transport-security"
+                | "nel"
+                | "report-to"
+        )
+        || ["x-ratelimit-", "anthropic-ratelimit-", "x-clawgate-"].iter().any(|p| name.starts_with(p))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clawgate_shared::catalogue::{self, AuthForm, IncludeUsage};
+    use clawgate_shared::origin::BaseUrl;
+
+    fn key(form: &AuthForm) -> Key {
+        Key {
+            id: "key_1".into(),
+            id_header: HeaderValue::from_static("key_1"),
+            tags: vec![],
+            base_url: None,
+            base: BaseUrl::parse("https://vendor.example/v1").expect("plain"),
+            credential: Credential::new(form, b"sk-real").expect("plain"),
+            include_usage: IncludeUsage::Inject,
+            organization: None,
+        }
+    }
+
+    #[test]
+    fn every_credential_carrier_goes_and_one_credential_comes() {
+        let carriers = [
+            "authorization",
+            "proxy-authorization",
+            "x-api-key",
+            "api-key",
+            "x-goog-api-key",
+            "x-goog-user-project",
+            "ocp-apim-subscription-key",
+            "cookie",
+            "openai-organization",
+            "openai-project",
+            "anthropic-workspace-id",
+            "x-amz-security-token",
+            "x-forwarded-for",
+            "x-clawgate-tag",
+            "x-portkey-custom-host",
+            "x-litellm-api-key",
+        ];
+        for (vendor, form, name, value) in [
+            ("openai", AuthForm::Bearer, "authorization", "Bearer sk-real"),
+            ("anthropic", AuthForm::XApiKey, "x-api-key", "sk-real"),
+            ("google", AuthForm::XGoogApiKey, "x-goog-api-key", "sk-real"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for carrier in carriers {
+                headers.append(HeaderName::from_static(carrier), HeaderValue::from_static("cgb_canary"));
+            }
+            headers.insert("anthropic-beta", HeaderValue::from_static("x"));
+            let vendor = catalogue::find(vendor).expect("built in");
+            for_vendor(&mut headers, vendor, &key(&form), &HeaderValue::from_static("h"), Some(3));
+            assert!(headers.iter().all(|(_, v)| v != "cgb_canary"), "{headers:?}");
+            let sent: Vec<_> = headers.iter().filter(|(_, v)| v.as_bytes().ends_with(b"sk-real")).collect();
+            assert_eq!(sent.len(), 1);
+            assert_eq!(headers.get(name).map(HeaderValue::as_bytes), Some(value.as_bytes()));
+            assert_eq!(headers.get("anthropic-beta").map(HeaderValue::as_bytes), Some(b"x".as_slice()));
+            assert_eq!(headers.get("accept-encoding").map(HeaderValue::as_bytes), Some(b"identity".as_slice()));
+        }
+    }
+
+    #[test]
+    fn a_connection_header_cannot_take_our_credential_away() {
+        let mut headers = HeaderMap::new();
+        headers.insert("connection", HeaderValue::from_static("close, authorization, x-secret-hop"));
+        headers.insert("x-secret-hop", HeaderValue::from_static("1"));
+        let vendor = catalogue::find("openai").expect("built in");
+        for_vendor(&mut headers, vendor, &key(&AuthForm::Bearer), &HeaderValue::from_static("h"), None);
+        assert!(headers.get("x-secret-hop").is_none());
+        assert!(headers.get("authorization").is_some());
+    }
+
+    #[test]
+    fn the_vendors_view_of_our_account_is_removed() {
+        let mut headers = HeaderMap::new();
+        for name in ["set-cookie", "openai-organization", "x-ratelimit-limit-tokens", "server", "x-clawgate-key"] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("leak"));
+        }
+        headers.insert("x-request-id", HeaderValue::from_static("up-1"));
+        headers.insert("openai-processing-ms", HeaderValue::from_static("12"));
+        for_bot(&mut headers);
+        assert!(headers.iter().all(|(_, v)| v != "leak"), "{headers:?}");
+        assert_eq!(headers.get("x-upstream-request-id").map(HeaderValue::as_bytes), Some(b"up-1".as_slice()));
+        assert!(headers.get("x-request-id").is_none());
+        assert!(headers.get("openai-processing-ms").is_some());
+    }
+}

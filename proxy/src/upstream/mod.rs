@@ -1,0 +1,16 @@
+//! The way to a vendor: which address, which headers, which bytes.
+//!
+//! Invariant: a request leaves with exactly one credential, the chosen key's,
+//! and only for the origin that key was sealed for; an address outside the
+//! egress policy is never connected to, whatever a name resolves to.
+//! Deliberately absent: choosing a key (routing) and deciding what a failure
+//! means for the exchange beyond [`classify`].
+
+pub mod classify;
+mod client;
+mod headers;
+mod target;
+
+pub use client::{Answer, Client, Failure, Outgoing, Timeouts};
+pub use headers::{for_bot, for_vendor};
+pub use target::{Egress, Target};
