@@ -5,5 +5,9 @@
 //! what nodes hold follows from committed rows alone.
 //! Deliberately absent: anything on a bot's request path.
 
+pub mod app;
+pub mod config;
 pub mod http;
 pub mod store;
+pub mod domain;
+pub mod vault;

@@ -7,11 +7,32 @@
 //! Deliberately absent: rules, permissions, audit decisions (`domain`), secrets
 //! in clear (`vault`), and repository traits: a function takes a connection.
 
+pub mod api_tokens;
+pub mod audit;
+pub mod bot_tokens;
+pub mod bots;
 pub mod db;
 mod dialect;
+pub mod enroll;
 pub mod error;
+pub mod idempotency;
 pub mod migrate;
+pub mod nodes;
+pub mod page;
+pub mod pki;
+pub mod projects;
+pub mod provider_keys;
+pub mod revisions;
 pub mod row;
+pub mod settings;
+pub mod tenants;
+pub mod tombstones;
+pub mod types;
+pub mod usage_ingest;
+pub mod usage_log;
+pub mod usage_query;
+pub mod usage_rollup;
+pub mod vendors;
 
 pub use db::{Db, Engine, ReadConn, Tx};
 pub use error::{Constraint, StoreError};

@@ -1,0 +1,316 @@
+//! Bots.
+
+use std::collections::BTreeMap;
+
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection};
+
+use super::error::StoreError;
+use super::page::{Page, Paged};
+use super::row::{RowExt as _, to_int, to_json};
+use super::types::{
+    Adapter, BotIncludeUsage, BotPermission, BotStatus, DesiredState, KeyStrategy, OnDisconnect, QuotaSpec, Resources,
+};
+
+macro_rules! columns {
+    () => {
+        "id, tenant_id, project_id, hostname, name, owner, labels, tags, allowed_vendors, allowed_models, \
+         model_aliases, fallbacks, key_strategy, on_disconnect, default_max_tokens, include_usage, permissions, \
+         quotas, requests_per_minute, tokens_per_minute, max_concurrency, adapter, image, resources, template, \
+         desired_state, status, status_reason, status_since, enabled, suspended, updated_at, version, created_at"
+    };
+}
+
+const INSERT: &str = concat!(
+    "INSERT INTO bots (",
+    columns!(),
+    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
+     $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)"
+);
+const UPDATE: &str = "UPDATE bots SET tenant_id = $2, project_id = $3, hostname = $4, name = $5, owner = $6, \
+    labels = $7, tags = $8, allowed_vendors = $9, allowed_models = $10, model_aliases = $11, fallbacks = $12, \
+    key_strategy = $13, on_disconnect = $14, default_max_tokens = $15, include_usage = $16, permissions = $17, \
+    quotas = $18, requests_per_minute = $19, tokens_per_minute = $20, max_concurrency = $21, adapter = $22, \
+    image = $23, resources = $24, template = $25, desired_state = $26, status = $27, status_reason = $28, \
+    status_since = $29, enabled = $30, suspended = $31, updated_at = $32, version = version + 1 \
+    WHERE id = $1 AND version = $33";
+const DELETE: &str = "DELETE FROM bots WHERE id = $1";
+const SELECT: &str = concat!("SELECT ", columns!(), " FROM bots WHERE tenant_id = $1 AND hostname = $2");
+const SELECT_ALL: &str = concat!("SELECT ", columns!(), " FROM bots ORDER BY id");
+const SELECT_PAGE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM bots WHERE tenant_id = $1 AND ($2 = '' OR project_id = $2) AND ($3 = '' OR owner = $3) AND id > $4 \
+     ORDER BY id LIMIT $5"
+);
+const COUNT: &str = "SELECT COUNT(*) AS n FROM bots WHERE tenant_id = $1 AND ($2 = '' OR project_id = $2) \
+    AND ($3 = '' OR owner = $3)";
+const STATS: &str = "SELECT status, enabled, suspended, COUNT(*) AS n FROM bots WHERE tenant_id = $1 \
+    GROUP BY status, enabled, suspended";
+
+/// What one bot may use at once or per minute; `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests per minute.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens per minute.
+    pub tokens_per_minute: Option<u64>,
+    /// Exchanges in flight.
+    pub max_concurrency: Option<u64>,
+}
+
+/// One bot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BotRow {
+    /// `bot_…`
+    pub id: String,
+    /// Owner.
+    pub tenant_id: String,
+    /// `None`: bound to none.
+    pub project_id: Option<String>,
+    /// Unique within the tenant; how people and URLs name it.
+    pub hostname: String,
+    /// For people.
+    pub name: String,
+    /// The actor who made it: what "own bots" means for developers.
+    pub owner: String,
+    /// Recorded with every usage row.
+    pub labels: BTreeMap<String, String>,
+    /// Tags that a key must carry.
+    pub tags: Vec<String>,
+    /// Empty: all.
+    pub allowed_vendors: Vec<String>,
+    /// Globs; empty: all.
+    pub allowed_models: Vec<String>,
+    /// What the client says → what is meant.
+    pub model_aliases: BTreeMap<String, String>,
+    /// Model → models to try next.
+    pub fallbacks: BTreeMap<String, Vec<String>>,
+    /// How keys are picked.
+    pub key_strategy: KeyStrategy,
+    /// When a client hangs up.
+    pub on_disconnect: OnDisconnect,
+    /// Output limit when the client gives none and a strict quota needs one.
+    pub default_max_tokens: Option<u64>,
+    /// Whether usage may be asked for.
+    pub include_usage: BotIncludeUsage,
+    /// Beyond inference.
+    pub permissions: Vec<BotPermission>,
+    /// As configured.
+    pub quotas: Vec<QuotaSpec>,
+    /// Rates.
+    pub limits: Limits,
+    /// What runs it.
+    pub adapter: Adapter,
+    /// Container image.
+    pub image: Option<String>,
+    /// Container limits.
+    pub resources: Option<Resources>,
+    /// Configuration template.
+    pub template: Option<String>,
+    /// What we want.
+    pub desired_state: DesiredState,
+    /// What is observed.
+    pub status: BotStatus,
+    /// Why.
+    pub status_reason: String,
+    /// Unix microseconds.
+    pub status_since: i64,
+    /// Off: `bot_disabled`.
+    pub enabled: bool,
+    /// On: `bot_suspended`.
+    pub suspended: bool,
+    /// For `ETag`; starts at 1.
+    pub version: u64,
+    /// Unix microseconds.
+    pub created_at: i64,
+    /// Unix microseconds.
+    pub updated_at: i64,
+}
+
+fn read(row: &AnyRow) -> Result<BotRow, StoreError> {
+    let resources = row.opt_text("resources")?.map(|text| {
+        serde_json::from_str::<Resources>(&text).map_err(|_| StoreError::corrupt("resources", "JSON of another shape"))
+    });
+    Ok(BotRow {
+        id: row.text("id")?,
+        tenant_id: row.text("tenant_id")?,
+        project_id: row.opt_text("project_id")?,
+        hostname: row.text("hostname")?,
+        name: row.text("name")?,
+        owner: row.text("owner")?,
+        labels: row.json("labels")?,
+        tags: row.json("tags")?,
+        allowed_vendors: row.json("allowed_vendors")?,
+        allowed_models: row.json("allowed_models")?,
+        model_aliases: row.json("model_aliases")?,
+        fallbacks: row.json("fallbacks")?,
+        key_strategy: KeyStrategy::from_column("key_strategy", &row.text("key_strategy")?)?,
+        on_disconnect: OnDisconnect::from_column("on_disconnect", &row.text("on_disconnect")?)?,
+        default_max_tokens: row.opt_uint("default_max_tokens")?,
+        include_usage: BotIncludeUsage::from_column("include_usage", &row.text("include_usage")?)?,
+        permissions: row.json("permissions")?,
+        quotas: row.json("quotas")?,
+        limits: Limits {
+            requests_per_minute: row.opt_uint("requests_per_minute")?,
+            tokens_per_minute: row.opt_uint("tokens_per_minute")?,
+            max_concurrency: row.opt_uint("max_concurrency")?,
+        },
+        adapter: Adapter::from_column("adapter", &row.text("adapter")?)?,
+        image: row.opt_text("image")?,
+        resources: resources.transpose()?,
+        template: row.opt_text("template")?,
+        desired_state: DesiredState::from_column("desired_state", &row.text("desired_state")?)?,
+        status: BotStatus::from_column("status", &row.text("status")?)?,
+        status_reason: row.text("status_reason")?,
+        status_since: row.int("status_since")?,
+        enabled: row.flag("enabled")?,
+        suspended: row.flag("suspended")?,
+        version: row.uint("version")?,
+        created_at: row.int("created_at")?,
+        updated_at: row.int("updated_at")?,
+    })
+}
+
+/// `$1` to `$32`: the same for insert and update.
+fn bind_fields<'q>(sql: &'static str, row: &BotRow) -> Result<Query<'q, Any, AnyArguments>, StoreError> {
+    Ok(sqlx::query(sql)
+        .bind(row.id.clone())
+        .bind(row.tenant_id.clone())
+        .bind(row.project_id.clone())
+        .bind(row.hostname.clone())
+        .bind(row.name.clone())
+        .bind(row.owner.clone())
+        .bind(to_json(&row.labels)?)
+        .bind(to_json(&row.tags)?)
+        .bind(to_json(&row.allowed_vendors)?)
+        .bind(to_json(&row.allowed_models)?)
+        .bind(to_json(&row.model_aliases)?)
+        .bind(to_json(&row.fallbacks)?)
+        .bind(row.key_strategy.as_str())
+        .bind(row.on_disconnect.as_str())
+        .bind(row.default_max_tokens.map(to_int))
+        .bind(row.include_usage.as_str())
+        .bind(to_json(&row.permissions)?)
+        .bind(to_json(&row.quotas)?)
+        .bind(row.limits.requests_per_minute.map(to_int))
+        .bind(row.limits.tokens_per_minute.map(to_int))
+        .bind(row.limits.max_concurrency.map(to_int))
+        .bind(row.adapter.as_str())
+        .bind(row.image.clone())
+        .bind(row.resources.as_ref().map(to_json).transpose()?)
+        .bind(row.template.clone())
+        .bind(row.desired_state.as_str())
+        .bind(row.status.as_str())
+        .bind(row.status_reason.clone())
+        .bind(row.status_since)
+        .bind(i64::from(row.enabled))
+        .bind(i64::from(row.suspended))
+        .bind(row.updated_at))
+}
+
+/// Adds a bot.
+///
+/// # Errors
+/// `Conflict(BotHostname)`; `Reference` when its project does not exist.
+pub async fn insert(conn: &mut AnyConnection, row: &BotRow) -> Result<(), StoreError> {
+    bind_fields(INSERT, row)?.bind(to_int(row.version)).bind(row.created_at).execute(conn).await?;
+    Ok(())
+}
+
+/// Writes every field; false when somebody else wrote it since `row.version`.
+///
+/// # Errors
+/// As [`insert`].
+pub async fn update(conn: &mut AnyConnection, row: &BotRow) -> Result<bool, StoreError> {
+    let done = bind_fields(UPDATE, row)?.bind(to_int(row.version)).execute(conn).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes a bot with its tokens.
+///
+/// # Errors
+/// As the statement.
+pub async fn delete(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
+    Ok(sqlx::query(DELETE).bind(id).execute(conn).await?.rows_affected() == 1)
+}
+
+/// By hostname, within its tenant.
+///
+/// # Errors
+/// As the statement.
+pub async fn get(conn: &mut AnyConnection, tenant_id: &str, hostname: &str) -> Result<Option<BotRow>, StoreError> {
+    sqlx::query(SELECT).bind(tenant_id).bind(hostname).fetch_optional(conn).await?.as_ref().map(read).transpose()
+}
+
+/// Every bot of every tenant, by id.
+///
+/// # Errors
+/// As the statement.
+pub async fn all(conn: &mut AnyConnection) -> Result<Vec<BotRow>, StoreError> {
+    sqlx::query(SELECT_ALL).fetch_all(conn).await?.iter().map(read).collect()
+}
+
+/// What a list is narrowed to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BotFilter<'a> {
+    /// Bots of one project.
+    pub project_id: Option<&'a str>,
+    /// Bots of one owner.
+    pub owner: Option<&'a str>,
+}
+
+/// One page of a tenant's, by id.
+///
+/// # Errors
+/// As the statements.
+pub async fn list(
+    conn: &mut AnyConnection,
+    tenant_id: &str,
+    filter: BotFilter<'_>,
+    page: &Page,
+) -> Result<Paged<BotRow>, StoreError> {
+    let (project, owner) = (filter.project_id.unwrap_or_default(), filter.owner.unwrap_or_default());
+    let counted = sqlx::query(COUNT).bind(tenant_id).bind(project).bind(owner).fetch_one(&mut *conn).await?;
+    let found = sqlx::query(SELECT_PAGE)
+        .bind(tenant_id)
+        .bind(project)
+        .bind(owner)
+        .bind(page.after())
+        .bind(page.fetch())
+        .fetch_all(conn)
+        .await?;
+    let rows = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(page.cut(rows, Some(counted.uint("n")?), |row| &row.id))
+}
+
+/// How many bots of a tenant share a status and its two switches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BotCount {
+    /// Observed status.
+    pub status: BotStatus,
+    /// Switched on.
+    pub enabled: bool,
+    /// Suspended.
+    pub suspended: bool,
+    /// How many.
+    pub count: u64,
+}
+
+/// Counts a tenant's bots.
+///
+/// # Errors
+/// As the statement.
+pub async fn stats(conn: &mut AnyConnection, tenant_id: &str) -> Result<Vec<BotCount>, StoreError> {
+    let found = sqlx::query(STATS).bind(tenant_id).fetch_all(conn).await?;
+    let read = |row: &AnyRow| {
+        Ok(BotCount {
+            status: BotStatus::from_column("status", &row.text("status")?)?,
+            enabled: row.flag("enabled")?,
+            suspended: row.flag("suspended")?,
+            count: row.uint("n")?,
+        })
+    };
+    found.iter().map(read).collect()
+}

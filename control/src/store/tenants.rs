@@ -1,0 +1,140 @@
+//! Tenants.
+
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+
+use super::error::StoreError;
+use super::page::{Page, Paged};
+use super::row::{RowExt as _, to_int};
+use super::types::TenantState;
+
+macro_rules! columns {
+    () => {
+        "id, slug, name, state, time_zone, version, created_at, updated_at"
+    };
+}
+
+const INSERT: &str = concat!("INSERT INTO tenants (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)");
+const UPDATE: &str = "UPDATE tenants SET slug = $2, name = $3, state = $4, time_zone = $5, version = version + 1, \
+    updated_at = $6 WHERE id = $1 AND version = $7";
+const DELETE: &str = "DELETE FROM tenants WHERE id = $1";
+const SELECT: &str = concat!("SELECT ", columns!(), " FROM tenants WHERE id = $1");
+const SELECT_BY_SLUG: &str = concat!("SELECT ", columns!(), " FROM tenants WHERE slug = $1");
+const SELECT_ALL: &str = concat!("SELECT ", columns!(), " FROM tenants ORDER BY id");
+const SELECT_PAGE: &str = concat!("SELECT ", columns!(), " FROM tenants WHERE id > $1 ORDER BY id LIMIT $2");
+const COUNT: &str = "SELECT COUNT(*) AS n FROM tenants";
+
+/// One tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantRow {
+    /// `ten_…`
+    pub id: String,
+    /// Unique, what `x-clawgate-tenant` names.
+    pub slug: String,
+    /// For people.
+    pub name: String,
+    /// Whether its bots are served.
+    pub state: TenantState,
+    /// IANA name: the calendar of its quotas and statistics.
+    pub time_zone: String,
+    /// For `ETag`; starts at 1.
+    pub version: u64,
+    /// Unix microseconds.
+    pub created_at: i64,
+    /// Unix microseconds.
+    pub updated_at: i64,
+}
+
+fn read(row: &AnyRow) -> Result<TenantRow, StoreError> {
+    Ok(TenantRow {
+        id: row.text("id")?,
+        slug: row.text("slug")?,
+        name: row.text("name")?,
+        state: TenantState::from_column("state", &row.text("state")?)?,
+        time_zone: row.text("time_zone")?,
+        version: row.uint("version")?,
+        created_at: row.int("created_at")?,
+        updated_at: row.int("updated_at")?,
+    })
+}
+
+/// Adds a tenant.
+///
+/// # Errors
+/// `Conflict(TenantSlug)`.
+pub async fn insert(conn: &mut AnyConnection, row: &TenantRow) -> Result<(), StoreError> {
+    sqlx::query(INSERT)
+        .bind(row.id.as_str())
+        .bind(row.slug.as_str())
+        .bind(row.name.as_str())
+        .bind(row.state.as_str())
+        .bind(row.time_zone.as_str())
+        .bind(to_int(row.version))
+        .bind(row.created_at)
+        .bind(row.updated_at)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Writes every field; `row.version` is the version it was read at. False when
+/// somebody else wrote it since.
+///
+/// # Errors
+/// `Conflict(TenantSlug)`.
+pub async fn update(conn: &mut AnyConnection, row: &TenantRow) -> Result<bool, StoreError> {
+    let done = sqlx::query(UPDATE)
+        .bind(row.id.as_str())
+        .bind(row.slug.as_str())
+        .bind(row.name.as_str())
+        .bind(row.state.as_str())
+        .bind(row.time_zone.as_str())
+        .bind(row.updated_at)
+        .bind(to_int(row.version))
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes a tenant that owns nothing.
+///
+/// # Errors
+/// `Reference` when it still owns something.
+pub async fn delete(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
+    Ok(sqlx::query(DELETE).bind(id).execute(conn).await?.rows_affected() == 1)
+}
+
+/// By id.
+///
+/// # Errors
+/// As the statement.
+pub async fn get(conn: &mut AnyConnection, id: &str) -> Result<Option<TenantRow>, StoreError> {
+    sqlx::query(SELECT).bind(id).fetch_optional(conn).await?.as_ref().map(read).transpose()
+}
+
+/// By slug.
+///
+/// # Errors
+/// As the statement.
+pub async fn by_slug(conn: &mut AnyConnection, slug: &str) -> Result<Option<TenantRow>, StoreError> {
+    sqlx::query(SELECT_BY_SLUG).bind(slug).fetch_optional(conn).await?.as_ref().map(read).transpose()
+}
+
+/// Every tenant, by id.
+///
+/// # Errors
+/// As the statement.
+pub async fn all(conn: &mut AnyConnection) -> Result<Vec<TenantRow>, StoreError> {
+    sqlx::query(SELECT_ALL).fetch_all(conn).await?.iter().map(read).collect()
+}
+
+/// One page, by id.
+///
+/// # Errors
+/// As the statements.
+pub async fn list(conn: &mut AnyConnection, page: &Page) -> Result<Paged<TenantRow>, StoreError> {
+    let total = sqlx::query(COUNT).fetch_one(&mut *conn).await?.uint("n")?;
+    let found = sqlx::query(SELECT_PAGE).bind(page.after()).bind(page.fetch()).fetch_all(conn).await?;
+    let rows = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(page.cut(rows, Some(total), |row| &row.id))
+}
