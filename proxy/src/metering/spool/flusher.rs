@@ -1,0 +1,79 @@
+//! The thread that syncs: sleeps until something was appended, waits a moment
+//! for company, syncs every shard that has something new, tells the shipper.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::Shared;
+use super::shard::Shard;
+
+/// How long appends are gathered for one sync.
+const GATHER: Duration = Duration::from_millis(5);
+/// It looks so often even when nobody woke it.
+const PERIOD: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Flusher {
+    shards: Arc<[Arc<Shard>]>,
+    shared: Arc<Shared>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flusher {
+    pub(super) fn start(shards: Arc<[Arc<Shard>]>, shared: Arc<Shared>) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (on_shards, on_shared, on_stop) = (shards.clone(), shared.clone(), stop.clone());
+        let run = move || {
+            while !on_stop.load(Ordering::Acquire) {
+                if on_shared.dirty.load(Ordering::Acquire) {
+                    thread::sleep(GATHER);
+                    // Cleared before the shards are looked at: what comes
+                    // later sets it again.
+                    on_shared.dirty.swap(false, Ordering::AcqRel);
+                    sync_all(&on_shards, &on_shared);
+                } else {
+                    thread::park_timeout(PERIOD);
+                    on_shared.dirty.store(true, Ordering::Release);
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("spool-sync".to_owned()).spawn(run)?;
+        Ok(Self { shards, shared, stop, thread: Some(thread) })
+    }
+
+    /// After an append. Wakes the thread only when it may be asleep.
+    pub(super) fn wake(&self) {
+        if !self.shared.dirty.swap(true, Ordering::AcqRel)
+            && let Some(thread) = &self.thread
+        {
+            thread.thread().unpark();
+        }
+    }
+
+    pub(super) fn sync_now(&self) {
+        sync_all(&self.shards, &self.shared);
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the usage spool's sync thread panicked");
+            }
+        }
+    }
+}
+
+fn sync_all(shards: &[Arc<Shard>], shared: &Shared) {
+    let news = shards.iter().fold(false, |news, shard| shard.sync() || news);
+    if news {
+        shared.synced.notify_one();
+    }
+}
