@@ -1,0 +1,229 @@
+//! Taking over the epochs of processes that are gone.
+//!
+//! Only the last segment of each shard is looked through here: it ends at its
+//! last whole record, and what comes after is a write that never returned to
+//! its caller, so nothing depends on it. Earlier segments are read when they
+//! are shipped. Then the shard is ended, `abandoned` unless its writer ended it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use clawgate_shared::proto::node::{UsageRecord, usage_record};
+use prost::Message as _;
+
+use super::epoch::EpochDir;
+use super::format::{Frame, Header, HeaderError, SEGMENT_HEADER, frame_at, resync};
+use super::log::ShardLog;
+use super::reader::read_from;
+use super::shard::{Restored, Segment, Shard, ShardContext, decode_cursor};
+use super::{Shared, SpoolError, SpoolOptions, end_record};
+
+/// An end record is a few bytes; nothing longer is decoded to look for one.
+const MAX_END: usize = 16;
+
+/// An epoch that this process ships to its end.
+#[derive(Debug)]
+pub(super) struct Adopted {
+    dir: EpochDir,
+    shards: Vec<Arc<Shard>>,
+}
+
+impl Adopted {
+    pub(super) fn logs(&self) -> impl Iterator<Item = ShardLog> {
+        self.shards.iter().map(|shard| ShardLog::adopted(self.dir.number(), shard))
+    }
+
+    pub(super) fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().map(Arc::as_ref)
+    }
+
+    /// Removes its files when the control plane has everything.
+    pub(super) fn remove_if_done(&self) -> Result<bool, SpoolError> {
+        if !self.shards().all(Shard::is_closed_and_acked) {
+            return Ok(false);
+        }
+        self.dir.remove()?;
+        self.shards().for_each(Shard::forget);
+        Ok(true)
+    }
+}
+
+/// Takes over every epoch that nobody holds, and says what went wrong first.
+pub(super) fn adopt_all(
+    root: &Path,
+    options: &SpoolOptions,
+    shared: &Arc<Shared>,
+) -> (Vec<Adopted>, Result<(), SpoolError>) {
+    let numbers = match EpochDir::list(root) {
+        Ok(numbers) => numbers,
+        Err(error) => return (Vec::new(), Err(error)),
+    };
+    let (mut found, mut result) = (Vec::new(), Ok(()));
+    for number in numbers {
+        match adopt(root, number, options, shared) {
+            Ok(Some(adopted)) => found.push(adopted),
+            Ok(None) => {}
+            Err(error) => result = result.and(Err(error)),
+        }
+    }
+    (found, result)
+}
+
+fn adopt(
+    root: &Path,
+    number: u64,
+    options: &SpoolOptions,
+    shared: &Arc<Shared>,
+) -> Result<Option<Adopted>, SpoolError> {
+    let Some(dir) = EpochDir::take(root, number)? else { return Ok(None) };
+    let mut shards = Vec::new();
+    if let Err(error) = take_shards(&dir, options, shared, &mut shards) {
+        shards.iter().for_each(|shard: &Arc<Shard>| shard.forget());
+        return Err(error);
+    }
+    let adopted = Adopted { dir, shards };
+    let records: u64 = adopted.shards().map(|shard| shard.backlog().0).sum();
+    tracing::info!(epoch = number, records, "took over a usage epoch");
+    Ok(Some(adopted))
+}
+
+fn take_shards(
+    dir: &EpochDir,
+    options: &SpoolOptions,
+    shared: &Arc<Shared>,
+    shards: &mut Vec<Arc<Shard>>,
+) -> Result<(), SpoolError> {
+    for (index, files) in list_segments(dir.path()).map_err(SpoolError::io("list an epoch's files"))? {
+        let context = ShardContext {
+            dir: dir.path().to_owned(),
+            epoch: dir.number(),
+            index,
+            segment_bytes: options.segment_bytes,
+            shared: shared.clone(),
+        };
+        let shard = Arc::new(restore(context, files)?);
+        shards.push(shard.clone());
+        shard.close(&end_record(true))?;
+        shard.sync();
+    }
+    Ok(())
+}
+
+/// Segment files by shard, in order of position.
+fn list_segments(dir: &Path) -> io::Result<BTreeMap<u32, BTreeMap<u64, PathBuf>>> {
+    let mut shards: BTreeMap<u32, BTreeMap<u64, PathBuf>> = BTreeMap::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let parts = name.to_str().and_then(|name| name.strip_suffix(".seg")).and_then(|name| name.split_once('-'));
+        let Some((shard, first)) = parts else { continue };
+        if let (Ok(shard), Ok(first)) = (shard.parse(), first.parse()) {
+            shards.entry(shard).or_default().insert(first, entry.path());
+        }
+    }
+    Ok(shards)
+}
+
+fn restore(context: ShardContext, files: BTreeMap<u64, PathBuf>) -> Result<Shard, SpoolError> {
+    let mut segments = VecDeque::new();
+    let mut age = Duration::ZERO;
+    for (first_position, path) in files {
+        let (segment, written) = open_segment(&context, first_position, path)?;
+        age = age.max(written);
+        segments.push_back(segment);
+    }
+    let first = segments.front().map_or(0, |segment: &Segment| segment.first_position);
+    let tail = match segments.back_mut() {
+        Some(last) => find_end(last).map_err(SpoolError::io("read a segment"))?,
+        None => Tail { next: 0, ended: false },
+    };
+    // A cursor that cannot be read costs a repetition, no record.
+    let acked = fs::read(context.cursor_path()).ok().and_then(|bytes| decode_cursor(&bytes)).unwrap_or(first);
+    let bytes = segments.iter().map(|segment| segment.len).sum();
+    let next = tail.next.max(acked);
+    let shared = context.shared.clone();
+    let shard = Shard::restore(context, Restored { segments, next, acked, ended: tail.ended, age })?;
+    shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+    Ok(shard)
+}
+
+/// The segment and the time since it was written.
+fn open_segment(
+    context: &ShardContext,
+    first_position: u64,
+    path: PathBuf,
+) -> Result<(Segment, Duration), SpoolError> {
+    let open = || -> io::Result<(File, fs::Metadata, Vec<u8>)> {
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let meta = file.metadata()?;
+        let mut head = Vec::with_capacity(SEGMENT_HEADER);
+        (&file).take(SEGMENT_HEADER as u64).read_to_end(&mut head)?;
+        Ok((file, meta, head))
+    };
+    let (file, meta, head) = open().map_err(SpoolError::io("open a segment"))?;
+    let (epoch, shard) = (context.epoch, context.index);
+    match Header::decode(&head) {
+        Ok(header) if header == (Header { shard, epoch, first_position }) => {}
+        // The name says the same as the header, and every frame has its
+        // checksum: a damaged header costs nothing.
+        Ok(_) | Err(HeaderError::Damaged) => {
+            tracing::warn!(epoch, shard, first_position, "a usage segment's header is damaged");
+        }
+        Err(HeaderError::Newer(version)) => return Err(SpoolError::NewerFormat { epoch, version }),
+    }
+    let age = meta.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+    Ok((Segment { first_position, path, file: Arc::new(file), len: meta.len() }, age))
+}
+
+struct Tail {
+    next: u64,
+    ended: bool,
+}
+
+/// Finds the last whole record and cuts off what is behind it.
+fn find_end(segment: &mut Segment) -> io::Result<Tail> {
+    let mut bytes = vec![0; usize::try_from(segment.len).unwrap_or(usize::MAX)];
+    let filled = read_from(&segment.file, &mut bytes, 0)?;
+    bytes.truncate(filled);
+    let mut tail = Tail { next: segment.first_position, ended: false };
+    let (mut at, mut end) = (SEGMENT_HEADER, SEGMENT_HEADER);
+    loop {
+        match frame_at(&bytes, at) {
+            Frame::Record { position, payload } => {
+                if position >= tail.next {
+                    tail.next = position + 1;
+                    tail.ended = is_end(bytes.get(payload.clone()).unwrap_or_default());
+                }
+                at = payload.end;
+                end = at;
+            }
+            Frame::Incomplete | Frame::Bad => match resync(&bytes, at + 1, tail.next, u64::MAX) {
+                Some(found) => at = found,
+                None => break,
+            },
+        }
+    }
+    let rest = bytes.get(end..).unwrap_or_default();
+    // All of a record, but altered: not a write that was cut short.
+    let altered = frame_at(&bytes, end) == Frame::Bad && rest.iter().any(|byte| *byte != 0);
+    if altered {
+        tail.next += 1;
+        tail.ended = false;
+    }
+    if !rest.is_empty() {
+        tracing::warn!(bytes = rest.len(), altered, "cut off the end of a usage segment");
+        segment.file.set_len(end as u64)?;
+    }
+    segment.len = end as u64;
+    Ok(tail)
+}
+
+fn is_end(payload: &[u8]) -> bool {
+    payload.len() <= MAX_END
+        && UsageRecord::decode(payload).is_ok_and(|record| matches!(record.kind, Some(usage_record::Kind::End(_))))
+}
