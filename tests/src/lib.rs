@@ -9,8 +9,9 @@
 pub mod architecture;
 pub mod config;
 pub mod http;
-pub mod process;
-pub mod rest;
-pub mod wait;
 pub mod mock;
+pub mod process;
+pub mod recordings;
+pub mod rest;
 pub mod stack;
+pub mod wait;
