@@ -1,0 +1,53 @@
+//! Stopping: at once when idle, and not before the last stream has ended.
+
+use std::time::{Duration, Instant};
+
+use clawgate_tests::http::{Connection, Request};
+use clawgate_tests::stack::{Stack, chat_body};
+use clawgate_tests::wait::until;
+use nix::sys::signal::Signal;
+
+#[test]
+fn idle_planes_are_gone_within_a_second() {
+    let mut stack = Stack::start();
+    let bot = stack.ordinary("sk-drain", "worker");
+    // A kept connection without a request on it holds nobody up.
+    let mut idle = Connection::open(stack.data()).expect("connected");
+    let request = clawgate_tests::stack::chat_request(&bot.token);
+    assert_eq!(idle.call(&request).expect("an answer").status(), 200);
+    let node = stack.node.terminate();
+    assert!(node < Duration::from_secs(1), "the node took {node:?}");
+    let control = stack.control.terminate();
+    assert!(control < Duration::from_secs(1), "the control plane took {control:?}");
+}
+
+#[test]
+fn a_stream_under_way_is_finished_and_counted() {
+    let mut stack = Stack::start();
+    let bot = stack.ordinary("sk-drain", "worker");
+    let slow = Request::post("/v1/openai/chat/completions", &chat_body(true))
+        .bearer(&bot.token)
+        .header("x-mock-tps", "20")
+        .header("x-mock-tokens", "40");
+    let mut connection = Connection::open(stack.data()).expect("connected");
+    connection.send(&slow).expect("sent");
+    assert_eq!(connection.head("POST").expect("head").status, 200);
+    assert!(connection.piece().expect("a piece").is_some());
+
+    let data = stack.data();
+    stack.node.process().signal(Signal::SIGTERM);
+    until("new connections to be refused", Duration::from_secs(3), || Connection::open(data).is_err().then_some(()));
+    let mut text = Vec::new();
+    while let Some(piece) = connection.piece().expect("the stream goes on") {
+        text.extend(piece);
+    }
+    let ended = Instant::now();
+    assert!(String::from_utf8_lossy(&text).ends_with("data: [DONE]\n\n"));
+    let (status, _) = stack.node.process().wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(ended.elapsed() < Duration::from_secs(2), "lingered {:?} after the stream", ended.elapsed());
+
+    let rows = stack.rest().usage_rows("worker", 1);
+    let row = rows.iter().find(|r| r["stream"] == true).expect("a row of the stream");
+    assert_eq!((row["outcome"].as_str(), row["output_tokens"].as_u64()), (Some("ok"), Some(40)), "{row}");
+}
