@@ -1,0 +1,21 @@
+//! What the bytes on the wire mean.
+//!
+//! Invariant: sans-IO. Bytes come in, bytes or ranges of them go out; the same
+//! bytes give the same answer however they were cut. Nothing here allocates per
+//! chunk in the steady state, and every buffer has a named limit.
+//! Deliberately absent: clocks, tasks, sockets, configuration, prices, and any
+//! DOM of a body: what is not asked for is skipped, never built.
+
+pub mod error;
+mod json;
+pub mod peek;
+pub mod splice;
+pub mod sse;
+pub mod strip;
+pub mod usage;
+
+pub use error::{Code, KeyReason, Rendered};
+pub use peek::{Peek, PeekError, peek};
+pub use splice::Splice;
+pub use strip::UsageStripper;
+pub use usage::{Meter, Report};

@@ -1,0 +1,263 @@
+//! Reads token usage from an answer while it passes.
+//!
+//! Invariant: what a [`Meter`] reports does not depend on how the bytes were
+//! cut, and the last report of a vendor wins: counts are never added up, a
+//! later null never erases one. An answer without usage gives none.
+//! Deliberately absent: estimates and prices; and anything about a vendor but
+//! the few arithmetic quirks that its numbers cannot tell.
+
+mod anthropic;
+mod collect;
+mod count;
+mod gemini;
+mod openai;
+mod outcome;
+mod spot;
+
+use clawgate_shared::dialect::Protocol;
+use clawgate_shared::usage::Usage;
+
+use super::sse::{self, Framer, Unit};
+use anthropic::Anthropic;
+use collect::Collector;
+use gemini::Gemini;
+use openai::OpenAi;
+use outcome::Outcome;
+
+pub(super) use spot::{mentions, reports};
+
+/// Events looked into for a model name before giving up on the vendor.
+const MODEL_TRIES: u8 = 16;
+
+/// How an answer is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Nothing but white space has come.
+    Unknown,
+    /// Server-sent events.
+    Events,
+    /// One JSON value, several, or an array of them.
+    Json,
+}
+
+/// What an answer said about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Counts and model; all absent when the vendor reported none.
+    pub usage: Usage,
+    /// The answer reached its end by its own word (`[DONE]`, `message_stop`,
+    /// `response.completed`, a finish reason, the closing brace). Bytes that
+    /// merely stop are no end.
+    pub terminal: bool,
+    /// The vendor's error code when the answer is or holds an error, whatever
+    /// its status: at most 64 of `[A-Za-z0-9_.-]`, never the vendor's text.
+    pub error: Option<String>,
+}
+
+/// Counts one answer. Feed it every byte the vendor sent, in order.
+#[derive(Debug)]
+pub struct Meter {
+    source: Source,
+    reader: Reader,
+    outcome: Outcome,
+    scratch: Vec<u8>,
+    tries: u8,
+}
+
+#[derive(Debug)]
+enum Source {
+    Unknown,
+    Events(Framer),
+    Json(Collector),
+    /// Nothing is read.
+    Off,
+}
+
+#[derive(Debug)]
+enum Reader {
+    OpenAi(OpenAi),
+    Anthropic(Anthropic),
+    Gemini(Gemini),
+}
+
+impl Meter {
+    /// A meter for a route's protocol. `vendor` is the slug: some vendors leave
+    /// reasoning out of their counts in ways only their name tells.
+    #[must_use]
+    pub fn new(protocol: Protocol, vendor: &str) -> Self {
+        let reader = match protocol {
+            Protocol::AnthropicMessages => Reader::Anthropic(Anthropic::default()),
+            Protocol::Gemini => Reader::Gemini(Gemini::default()),
+            _ => Reader::OpenAi(OpenAi::new(protocol, vendor)),
+        };
+        let source = if protocol == Protocol::Opaque { Source::Off } else { Source::Unknown };
+        Self { source, reader, outcome: Outcome::default(), scratch: Vec::new(), tries: 0 }
+    }
+
+    /// Looks at a chunk.
+    pub fn push(&mut self, chunk: &[u8]) {
+        if matches!(self.source, Source::Unknown) {
+            self.sniff(chunk);
+        }
+        match &mut self.source {
+            Source::Unknown | Source::Off => {}
+            Source::Json(collector) => collector.push(chunk),
+            Source::Events(framer) => {
+                let (reader, outcome) = (&mut self.reader, &mut self.outcome);
+                let (scratch, tries) = (&mut self.scratch, &mut self.tries);
+                framer.feed(chunk, |unit, _| reader.unit(unit, scratch, tries, outcome));
+            }
+        }
+    }
+
+    /// The answer is over, well or not.
+    #[must_use]
+    pub fn finish(mut self) -> Report {
+        match &mut self.source {
+            Source::Unknown | Source::Off => {}
+            Source::Json(collector) => self.reader.body(collector, &mut self.outcome),
+            Source::Events(framer) => {
+                let (reader, outcome) = (&mut self.reader, &mut self.outcome);
+                let (scratch, tries) = (&mut self.scratch, &mut self.tries);
+                framer.finish(|unit| reader.unit(unit, scratch, tries, outcome));
+            }
+        }
+        let mut usage = match &self.reader {
+            Reader::OpenAi(reader) => reader.usage(),
+            Reader::Anthropic(reader) => reader.usage(),
+            Reader::Gemini(reader) => reader.usage(),
+        };
+        usage.model = self.outcome.model;
+        Report { usage, terminal: self.outcome.terminal, error: self.outcome.error }
+    }
+
+    /// What the answer's first bytes tell.
+    #[must_use]
+    pub const fn framing(&self) -> Framing {
+        match self.source {
+            Source::Unknown | Source::Off => Framing::Unknown,
+            Source::Events(_) => Framing::Events,
+            Source::Json(_) => Framing::Json,
+        }
+    }
+
+    /// Whether the end was seen already. Only event streams tell before
+    /// [`Self::finish`].
+    #[must_use]
+    pub const fn terminal(&self) -> bool {
+        self.outcome.terminal
+    }
+
+    /// Whether an event of ours may follow without first ending a broken one.
+    #[must_use]
+    pub const fn at_boundary(&self) -> bool {
+        match &self.source {
+            Source::Events(framer) => framer.at_boundary(),
+            _ => true,
+        }
+    }
+
+    /// The first byte that is no white space decides: content types lie.
+    fn sniff(&mut self, chunk: &[u8]) {
+        let Some(first) = chunk.iter().find(|byte| !byte.is_ascii_whitespace()) else { return };
+        self.source = match first {
+            b'{' | b'[' | b'"' => Source::Json(Collector::default()),
+            _ => Source::Events(Framer::default()),
+        };
+    }
+}
+
+/// Reads a whole body at once.
+#[must_use]
+pub fn read_body(protocol: Protocol, vendor: &str, body: &[u8]) -> Report {
+    let mut meter = Meter::new(protocol, vendor);
+    meter.push(body);
+    meter.finish()
+}
+
+impl Reader {
+    /// One unit of an event stream.
+    fn unit(&mut self, unit: Unit<'_>, scratch: &mut Vec<u8>, tries: &mut u8, outcome: &mut Outcome) {
+        match unit {
+            Unit::Rest => {}
+            Unit::Whole(bytes) => {
+                if let Some(event) = sse::event(bytes, scratch) {
+                    let search = outcome.model.is_none() && *tries < MODEL_TRIES;
+                    *tries += u8::from(search);
+                    if spot::end_marker(&event) {
+                        outcome.terminal = true;
+                    } else if search || spot::speaks(&event) {
+                        let _ = self.value(event.data, true, outcome);
+                        if event.name == b"error" {
+                            outcome.fail("error");
+                        }
+                    }
+                    if !outcome.terminal {
+                        outcome.terminal = spot::finish_reason(event.data);
+                    }
+                }
+            }
+            Unit::Oversize { head, tail } => {
+                outcome.terminal |= spot::oversize_end(head) || spot::finish_reason(tail);
+                self.tail(tail);
+            }
+        }
+    }
+
+    /// A collected body.
+    fn body(&mut self, collector: &Collector, outcome: &mut Outcome) {
+        let whole = self.values(collector.head(), outcome);
+        match collector.tail() {
+            None => outcome.terminal = whole,
+            Some(tail) => {
+                self.tail(tail);
+                outcome.terminal = matches!(tail.trim_ascii_end().last(), Some(b'}' | b']'));
+            }
+        }
+    }
+
+    /// JSON values one after the other, or in an array. Whether all are whole.
+    fn values(&mut self, mut rest: &[u8], outcome: &mut Outcome) -> bool {
+        rest = rest.trim_ascii();
+        let list = rest.first() == Some(&b'[');
+        if list {
+            rest = rest.get(1..).unwrap_or_default().trim_ascii();
+        }
+        let mut any = false;
+        while !rest.is_empty() {
+            if list && rest == b"]" {
+                return true;
+            }
+            // What stands whole in a body that breaks off still counts.
+            let Some(used) = self.value(rest, false, outcome) else { return false };
+            any = true;
+            rest = rest.get(used..).unwrap_or_default().trim_ascii();
+            if list && rest.first() == Some(&b',') {
+                rest = rest.get(1..).unwrap_or_default().trim_ascii();
+            }
+        }
+        any && !list
+    }
+
+    /// One JSON value; how many bytes it took, `None` when it is broken.
+    /// `only_whole`: a broken one says nothing.
+    fn value(&mut self, json: &[u8], only_whole: bool, outcome: &mut Outcome) -> Option<usize> {
+        match self {
+            Self::OpenAi(reader) => reader.value(json, only_whole, outcome),
+            Self::Anthropic(reader) => reader.value(json, only_whole, outcome),
+            Self::Gemini(reader) => reader.value(json, only_whole, outcome),
+        }
+    }
+
+    /// The end of something too large to be read whole.
+    fn tail(&mut self, tail: &[u8]) {
+        match self {
+            Self::OpenAi(reader) => reader.tail(tail),
+            Self::Anthropic(reader) => reader.tail(tail),
+            Self::Gemini(reader) => reader.tail(tail),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn split(protocol: Protocol, vendor: &str, body: &[u8], cuts: &[usize]) -> Report {
+    let mut meter = Meter::new(protocol, vendor);
+    let mut at = 0;
+    for cut in cuts.iter().copied().chain([body.len()]) {
+        let cut = cut.clamp(at, body.len());
+        meter.push(&body[at..cut]);
+        at = cut;
+    }
+    meter.finish()
+}
+
+fn chat(body: &str) -> Report {
+    read_body(Protocol::OpenAiChat, "openai", body.as_bytes())
+}
+
+#[test]
+fn the_last_report_wins_and_null_erases_nothing() {
+    let report = chat(concat!(
+        "data: {\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1}}\n\n",
+        "data: {\"model\":\"m\",\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3,\"total_tokens\":8}}\n\n",
+        "data: {\"model\":\"m\",\"usage\":null}\n\ndata: {\"usage\":{}}\n\ndata: [DONE]\n\n"
+    ));
+    assert_eq!((report.usage.input, report.usage.output, report.usage.total), (Some(5), Some(3), Some(8)));
+    assert_eq!((report.terminal, report.error, report.usage.model.as_deref()), (true, None, Some("m")));
+}
+
+#[test]
+fn absent_is_unknown_and_zero_is_zero() {
+    let report = chat(r#"{"model":"m","usage":{"prompt_tokens":0,"completion_tokens":0}}"#);
+    assert_eq!((report.usage.input, report.usage.cached_input), (Some(0), None));
+    assert!(!chat(r#"{"model":"m","choices":[]}"#).usage.has_counts());
+}
+
+#[test]
+fn reasoning_outside_the_output_is_added_once() {
+    let body = |total| {
+        format!(
+            r#"{{"usage":{{"prompt_tokens":10,"completion_tokens":2,"total_tokens":{total},"completion_tokens_details":{{"reasoning_tokens":7}}}}}}"#
+        )
+    };
+    let output = |vendor, body: String| read_body(Protocol::OpenAiChat, vendor, body.as_bytes()).usage.output;
+    assert_eq!(output("xai", body(19)), Some(9));
+    assert_eq!(output("openrouter", body(12)), Some(2));
+    let hidden = r#"{"usage":{"prompt_tokens":35,"completion_tokens":12,"total_tokens":109}}"#.to_owned();
+    assert_eq!(output("google", hidden.clone()), Some(74));
+    assert_eq!(output("mistral", hidden), Some(12));
+}
+
+#[test]
+fn anthropic_deltas_replace_and_cache_is_added_to_input() {
+    let stream = concat!(
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"c\",\"usage\":{\"input_tokens\":3,",
+        "\"cache_read_input_tokens\":55,\"cache_creation_input_tokens\":4,\"output_tokens\":8}}}\n\n",
+        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"cache_read_input_tokens\":0,\"output_tokens\":20}}\n\n",
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+    );
+    let report = read_body(Protocol::AnthropicMessages, "anthropic", stream.as_bytes());
+    let usage = report.usage;
+    assert_eq!(
+        (usage.input, usage.cached_input, usage.cache_write, usage.output),
+        (Some(7), Some(0), Some(4), Some(20))
+    );
+    assert!(report.terminal);
+    let cut = &stream[..stream.find("event: message_delta").expect("there")];
+    let report = read_body(Protocol::AnthropicMessages, "anthropic", cut.as_bytes());
+    assert_eq!((report.usage.input, report.usage.output, report.terminal), (Some(62), Some(8), false));
+}
+
+#[test]
+fn gemini_takes_the_last_object_whole() {
+    let stream = concat!(
+        "data: {\"usageMetadata\":{\"promptTokenCount\":145,\"cachedContentTokenCount\":9,\"thoughtsTokenCount\":4}}\r\n\r\n",
+        "data: {\"usageMetadata\":{\"promptTokenCount\":85,\"candidatesTokenCount\":6,\"toolUsePromptTokenCount\":5},",
+        "\"modelVersion\":\"g\",\"candidates\":[{\"finishReason\":\"STOP\"}]}\r\n\r\n",
+        "data: {\"usageMetadata\":{\"trafficType\":1}}\r\n\r\n"
+    );
+    let report = read_body(Protocol::Gemini, "google", stream.as_bytes());
+    let usage = report.usage;
+    assert_eq!((usage.input, usage.cached_input, usage.output, usage.reasoning), (Some(90), None, Some(6), None));
+    assert_eq!((report.terminal, usage.model.as_deref()), (true, Some("g")));
+}
+
+#[test]
+fn errors_inside_a_good_status_are_seen() {
+    for (protocol, body, code) in [
+        (Protocol::OpenAiChat, "event: error\ndata: {\"error\":{\"code\":\"tool_use_failed\"}}\n\n", "tool_use_failed"),
+        (
+            Protocol::OpenAiChat,
+            ": x\n\ndata: {\"error\":{\"code\":502,\"message\":\"m\"},\"user_id\":\"u\"}\n\n",
+            "502",
+        ),
+        (Protocol::OpenAiChat, "{\"choices\":null,\"base_resp\":{\"status_code\":1008,\"status_msg\":\"m\"}}", "1008"),
+        (
+            Protocol::OpenAiResponses,
+            "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"server_error\"}}}\n\n",
+            "server_error",
+        ),
+        (
+            Protocol::OpenAiResponses,
+            "event: error\ndata: {\"type\":\"error\",\"code\":\"rate_limit_exceeded\",\"message\":\"m\"}\n\n",
+            "rate_limit_exceeded",
+        ),
+        (
+            Protocol::AnthropicMessages,
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"m\"}}\n\n",
+            "overloaded_error",
+        ),
+        (Protocol::Gemini, "[{\"error\":{\"code\":503,\"status\":\"UNAVAILABLE\"}}]", "UNAVAILABLE"),
+        (Protocol::OpenAiChat, "event: error\ndata: not json\n\n", "error"),
+    ] {
+        assert_eq!(read_body(protocol, "x", body.as_bytes()).error.as_deref(), Some(code), "{body}");
+    }
+    let fine = chat("{\"error\":null,\"base_resp\":{\"status_code\":0},\"usage\":{\"total_tokens\":0}}");
+    assert_eq!((fine.error, fine.terminal), (None, true));
+}
+
+#[test]
+fn ends_are_told_by_the_answer_itself() {
+    for (protocol, body, terminal) in [
+        (Protocol::OpenAiChat, "data: {\"choices\":[{\"finish_reason\":null}]}\n\n", false),
+        (Protocol::OpenAiChat, "data: {\"choices\":[{\"finish_reason\":\"\"}]}\n\n", false),
+        (Protocol::OpenAiChat, "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n", true),
+        (Protocol::OpenAiChat, "data: [DONE]", true),
+        (Protocol::OpenAiResponses, "data: {\"type\":\"response.output_text.delta\"}\n\n", false),
+        (
+            Protocol::OpenAiResponses,
+            "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{}}\n\n",
+            true,
+        ),
+        (Protocol::AnthropicMessages, "data: {\"type\":\"message_stop\"}\n\n", true),
+        (Protocol::Gemini, "[{\"a\":1}\n,\r\n{\"b\":2}]", true),
+        (Protocol::Gemini, "[{\"a\":1}\n,\r\n{\"b\":2}", false),
+        (Protocol::OpenAiChat, "\n\n{\"choices\":[]}", true),
+        (Protocol::OpenAiChat, "{\"choices\":[", false),
+        (Protocol::OpenAiChat, "", false),
+    ] {
+        assert_eq!(read_body(protocol, "x", body.as_bytes()).terminal, terminal, "{body}");
+    }
+}
+
+#[test]
+fn usage_behind_something_huge_is_found() {
+    let blob = "A".repeat(9 * 1024 * 1024);
+    let body = format!(r#"{{"model":"m","data":["{blob}"],"usage":{{"prompt_tokens":4,"total_tokens":4}}}}"#);
+    for step in [1 << 14, 1 << 20, body.len()] {
+        let mut meter = Meter::new(Protocol::OpenAiEmbeddings, "openai");
+        body.as_bytes().chunks(step).for_each(|chunk| meter.push(chunk));
+        let report = meter.finish();
+        assert_eq!((report.usage.input, report.usage.output, report.terminal), (Some(4), Some(0), true));
+        assert_eq!(report.usage.model.as_deref(), Some("m"));
+    }
+    let event = format!(
+        "event: response.completed\ndata: {{\"type\":\"response.completed\",\"response\":{{\"output\":[\"{}\"],\"usage\":{{\"input_tokens\":4,\"output_tokens\":2}},\"metadata\":{{}}}}}}\n\n",
+        &blob[..1024 * 1024]
+    );
+    let report = split(Protocol::OpenAiResponses, "openai", event.as_bytes(), &[5, 300_000, 600_000]);
+    assert_eq!((report.usage.input, report.usage.output, report.terminal), (Some(4), Some(2), true));
+}
+
+#[test]
+fn an_opaque_route_reads_nothing() {
+    let report = read_body(Protocol::Opaque, "openai", br#"{"usage":{"prompt_tokens":1}}"#);
+    assert_eq!(report, Report::default());
+}
+
+fn stream() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "data: {\"model\":\"a\",\"usage\":null}\n\n",
+        "data:{\"model\":\"b\",\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":-1}}\r\n\r\n",
+        "data: {\"usage\":{\"input_tokens\":3.0,\"output_tokens\":2}}\n\n",
+        "data: {\"x_groq\":{\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":1}}}\n\n",
+        "data: {\"choices\":[{\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":9}}]}\n\n",
+        "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":2,\"output_tokens\":1}}}\n\n",
+        "data: {\"usageMetadata\":{\"promptTokenCount\":2}}\n\n",
+        "event: error\ndata: {\"error\":{\"code\":\"x\"}}\n\n",
+        ": ping\n\n",
+        "data: {\"usage\":\ndata: {\"prompt_tokens\":4,\ndata: \"completion_tokens\":5}}\n\n",
+        "data: {\"usage\":{\"pro",
+        "data: [DONE]\n\n",
+        "event: message_stop\n",
+    ]);
+    prop::collection::vec(piece, 0..10).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn a_report_does_not_depend_on_the_split(
+        stream in stream(),
+        json in any::<bool>(),
+        cuts in prop::collection::vec(0_usize..700, 0..16),
+    ) {
+        let mut cuts = cuts;
+        cuts.sort_unstable();
+        let body = if json { format!("[{}]", stream.replace("data: ", "").replace("\n\n", ",")) } else { stream };
+        for protocol in [Protocol::OpenAiChat, Protocol::OpenAiResponses, Protocol::AnthropicMessages, Protocol::Gemini] {
+            let whole = read_body(protocol, "openai", body.as_bytes());
+            prop_assert_eq!(&split(protocol, "openai", body.as_bytes(), &cuts), &whole);
+            let every: Vec<_> = (0..body.len()).collect();
+            prop_assert_eq!(&split(protocol, "openai", body.as_bytes(), &every), &whole);
+        }
+    }
+
+    #[test]
+    fn bytes_of_any_kind_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        for protocol in [Protocol::OpenAiChat, Protocol::AnthropicMessages, Protocol::Gemini] {
+            let _ = read_body(protocol, "openai", &bytes);
+            let _ = read_body(protocol, "openai", &[b"data: {\"usage\":", &bytes[..]].concat());
+        }
+    }
+}
