@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Source, Violation};
 
-/// Folders of a crate's `src` whose `mod.rs` or crate root does not begin with
-/// a `//!` doc, or is not there.
+/// Folders of a crate's `src` whose root (`mod.rs`, the file of the same name
+/// beside the folder, or the crate root) does not begin with a `//!` doc, or is
+/// not there.
 #[must_use]
 pub fn folder_docs(files: &[Source]) -> Vec<Violation> {
     let mut roots: BTreeMap<&str, Option<&Source>> = BTreeMap::new();
@@ -19,14 +20,22 @@ pub fn folder_docs(files: &[Source]) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (folder, root) in roots.into_iter().filter(|(folder, _)| !folder.ends_with("/src/bin")) {
         match root {
-            None => violations.push(Violation(format!("{folder}: has no mod.rs"))),
+            None => match files.iter().find(|f| f.path == format!("{folder}.rs")) {
+                Some(beside) if beside.text.trim_start().starts_with("//!") => {}
+                Some(beside) => violations.push(undocumented(beside)),
+                None => violations.push(Violation(format!("{folder}: has no mod.rs"))),
+            },
             Some(file) if !file.text.trim_start().starts_with("//!") => {
-                violations.push(Violation(format!("{}: does not begin with its //! doc", file.path)));
+                violations.push(undocumented(file));
             }
             Some(_) => {}
         }
     }
     violations
+}
+
+fn undocumented(file: &Source) -> Violation {
+    Violation(format!("{}: does not begin with its //! doc", file.path))
 }
 
 /// Migrations that are in one folder only, or whose numbers have a gap.
