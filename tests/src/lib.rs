@@ -14,4 +14,5 @@ pub mod process;
 pub mod recordings;
 pub mod rest;
 pub mod stack;
+pub mod up;
 pub mod wait;

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use clawgate_tests::config::binary;
-use clawgate_tests::process::Spec;
 use clawgate_tests::stack::Stack;
-use clawgate_tests::wait::{until, until_good};
+use clawgate_tests::up::Up;
+use clawgate_tests::wait::until_good;
 use serde_json::json;
 
 const IDLE_KIB: u64 = 30 * 1024;
@@ -33,21 +32,11 @@ fn an_idle_node_stays_under_thirty_megabytes() {
 #[test]
 fn the_first_start_is_ready_within_three_seconds() {
     let folder = tempfile::tempdir().expect("a folder");
-    let data = folder.path().join("data").display().to_string();
-    let mut arguments = vec!["up", "--demo", "--data-dir", &data];
-    for flag in ["--listen", "--console-listen", "--admin-listen", "--control-admin-listen"] {
-        arguments.extend([flag, "127.0.0.1:0"]);
-    }
-    let spec = Spec::new("up", binary("clawgate"), folder.path(), &arguments);
     let start = Instant::now();
-    let mut up = spec.start();
-    until("`ready`", Duration::from_secs(30), || {
-        assert!(up.ended().is_none(), "up ended: {}", up.log());
-        up.log().lines().any(|line| line.trim() == "ready").then_some(())
-    });
+    let mut up = Up::demo(folder.path());
     let took = start.elapsed();
     println!("first start: {took:?}");
-    let stopped = up.terminate();
-    assert!(took < FIRST_START, "ready after {took:?}: {}", up.log());
+    let stopped = up.process.terminate();
+    assert!(took < FIRST_START, "ready after {took:?}: {}", up.process.log());
     assert!(stopped < Duration::from_secs(1), "idle `up` took {stopped:?} to stop");
 }
