@@ -10,7 +10,7 @@ use std::time::Duration;
 use clawgate_shared::egress::PrivateUpstreams;
 use zeroize::Zeroizing;
 
-use crate::server::SourcePolicy;
+use crate::server::{SourcePolicy, TlsFiles};
 use crate::sync::ControlTarget;
 use crate::upstream::Timeouts;
 
@@ -38,6 +38,8 @@ pub struct ProxySettings {
     pub upstream_head_timeout_ms: Option<u64>,
     pub upstream_idle_timeout_ms: Option<u64>,
     pub grace_secs: Option<u64>,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
     /// Take the listeners over from the running node of this data directory.
     #[serde(skip)]
     pub upgrade: bool,
@@ -64,6 +66,8 @@ pub struct ProxyConfig {
     pub timeouts: Timeouts,
     /// Longest drain; shorter as soon as nothing is left to do.
     pub grace: Duration,
+    /// For the data listener.
+    pub tls: Option<TlsFiles>,
     pub upgrade: bool,
 }
 
@@ -87,6 +91,18 @@ impl std::fmt::Display for ConfigProblem {
 #[allow(clippy::disallowed_methods)] // this is the file that may
 pub fn process_env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The command that starts this node's successor: the same program with the
+/// same arguments, and `--upgrade`.
+///
+/// # Errors
+/// The system does not say which program this is.
+pub fn successor_command() -> std::io::Result<std::process::Command> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--upgrade");
+    command.args(arguments).arg("--upgrade");
+    Ok(command)
 }
 
 /// Fills a setting from the environment when no flag gave it.
@@ -131,6 +147,8 @@ impl ProxySettings {
         from_env(head, "CLAWGATE_UPSTREAM_HEAD_TIMEOUT_MS", "upstream-head-timeout-ms", env, p);
         let idle = &mut self.upstream_idle_timeout_ms;
         from_env(idle, "CLAWGATE_UPSTREAM_IDLE_TIMEOUT_MS", "upstream-idle-timeout-ms", env, p);
+        from_env(&mut self.tls_cert, "CLAWGATE_TLS_CERT", "tls-cert", env, p);
+        from_env(&mut self.tls_key, "CLAWGATE_TLS_KEY", "tls-key", env, p);
         from_env(&mut self.grace_secs, "CLAWGATE_GRACE_SECS", "grace-secs", env, p);
     }
 }
@@ -153,6 +171,7 @@ impl ProxyConfig {
         let bot_listen = check.bot_listen(&settings);
         let control = check.control(&settings);
         let private = check.private(settings.private_upstreams.as_deref());
+        let tls = check.tls(&settings);
         let enroll_token = check.enroll_token(&settings, env);
         let threads = check.within("threads", settings.threads.unwrap_or_else(cores), 1, 1024);
         let max_connections = check.within("max-connections", settings.max_connections.unwrap_or(16_384), 1, 1 << 20);
@@ -185,6 +204,7 @@ impl ProxyConfig {
             spool_max_bytes: settings.spool_max_bytes.unwrap_or(1 << 30).max(1 << 20),
             timeouts,
             grace: Duration::from_secs(settings.grace_secs.unwrap_or(600)),
+            tls,
             upgrade: settings.upgrade,
         })
     }
@@ -237,11 +257,28 @@ impl Check {
             self.problem("control", "is missing: unix:/path/to/control.sock or https://host:8082".to_owned());
             return None;
         };
-        let parsed = ControlTarget::parse(text);
-        if parsed.is_none() {
-            self.problem("control", format!("{text:?} is neither unix:/path nor https://host:port"));
+        match text.parse() {
+            Ok(target) => Some(target),
+            Err(error) => {
+                self.problem("control", format!("{error}"));
+                None
+            }
         }
-        parsed
+    }
+
+    fn tls(&mut self, settings: &ProxySettings) -> Option<TlsFiles> {
+        match (&settings.tls_cert, &settings.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate: certificate.clone(), key: key.clone() }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.problem("tls-key", "is missing beside tls-cert".to_owned());
+                None
+            }
+            (None, Some(_)) => {
+                self.problem("tls-cert", "is missing beside tls-key".to_owned());
+                None
+            }
+        }
     }
 
     fn private(&mut self, text: Option<&str>) -> PrivateUpstreams {

@@ -1,6 +1,8 @@
 //! Every recorded answer of the protocols a meter reads, whole and cut in
 //! pieces, against the usage that stands in its description.
 
+#![allow(clippy::expect_used, reason = "a test")]
+
 use std::path::{Path, PathBuf};
 
 use clawgate_proxy::wire::strip::UsageStripper;
@@ -111,7 +113,7 @@ fn check(case: &Case, report: &Report) -> Vec<String> {
     if expected["model"].is_string() && expected["model"].as_str() != usage.model.as_deref() {
         wrong.push(format!("{} model: {:?}, expected {}", case.name, usage.model, expected["model"]));
     }
-    if expected["has_usage"] != Value::from(usage.has_counts()) {
+    if expected["has_usage"] != usage.has_counts() {
         wrong.push(format!("{} has_usage: expected {}", case.name, expected["has_usage"]));
     }
     wrong

@@ -14,10 +14,11 @@ use super::receive::Received;
 use super::record::Tried;
 use super::reject::Refusal;
 use super::settle::Settlement;
+use super::tunnel;
 use crate::routing::{Credential, Key, Ordered};
 use crate::upstream::classify::{self, MAX_ATTEMPTS, MAX_FAILURES, Verdict};
 use crate::upstream::{Answer, Failure, FailureKind, Outgoing, for_vendor};
-use crate::wire::error::Code;
+use crate::wire::error::{Code, KeyReason};
 use crate::wire::splice::{self, Splice};
 
 /// The answer that will be relayed.
@@ -108,6 +109,9 @@ async fn send(
     let mut headers = received.headers.clone();
     let has_body = !body.is_empty() || received.headers.contains_key(http::header::CONTENT_LENGTH);
     for_vendor(&mut headers, prepared.vendor, key, &target.host, has_body.then_some(body.len()));
+    if prepared.websocket {
+        tunnel::prepare_headers(&mut headers);
+    }
     let uri = upstream_uri(prepared.resolved.upstream_path(base), received.query.as_deref(), &key.credential)?;
     services.client.send(&target, Outgoing { method: received.method.clone(), uri, headers, body }).await
 }
@@ -186,9 +190,9 @@ impl Tally {
                 format!("vendor {vendor} forbids this request to the provider keys of this bot"),
             ),
             Some(Last::Unauthorized) => {
-                no_key("all_invalid", format!("vendor {vendor} accepts none of the provider keys of this bot"))
+                no_key(KeyReason::AllInvalid, format!("vendor {vendor} accepts none of the provider keys of this bot"))
             }
-            None => no_key("none_configured", format!("no provider key for vendor {vendor} could be tried")),
+            None => no_key(KeyReason::NoneConfigured, format!("no provider key for vendor {vendor} could be tried")),
         }
     }
 }
@@ -218,7 +222,7 @@ mod tests {
         assert_eq!(tally.judge(503, false), ("server_error", true));
         let mut tally = Tally::default();
         assert_eq!(tally.judge(401, false), ("unauthorized", false));
-        assert_eq!(tally.refusal("v").reason, Some("all_invalid"));
+        assert_eq!(tally.refusal("v").code, Code::NoKeyAvailable(KeyReason::AllInvalid));
         let mut tally = Tally::default();
         assert!(!tally.judge(403, true).1 && !tally.spent());
         assert!(!tally.judge(403, true).1 && tally.spent());

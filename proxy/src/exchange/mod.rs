@@ -3,7 +3,8 @@
 //! Invariant: `run` is the only entry and [`Settlement`] the only exit; every
 //! stage is straight-line code that either hands on what it found or refuses.
 //! One snapshot is loaded and serves to the end. The stages, in order:
-//! receive → authenticate → prepare → plan → attempt → relay → settle.
+//! receive → authenticate → prepare → plan → attempt → relay (or tunnel) →
+//! settle.
 //! Deliberately absent: sockets (a [`Downstream`] and the upstream client stand
 //! for them) and configuration that could change underway.
 
@@ -17,9 +18,10 @@ mod record;
 mod reject;
 mod relay;
 mod settle;
+mod tunnel;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
@@ -64,6 +66,7 @@ impl std::fmt::Debug for Services {
 #[derive(Debug)]
 pub struct Inflight {
     now: AtomicUsize,
+    total: AtomicU64,
     limit: usize,
 }
 
@@ -76,7 +79,7 @@ impl Inflight {
     /// At most `limit` exchanges at once.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
-        Self { now: AtomicUsize::new(0), limit }
+        Self { now: AtomicUsize::new(0), total: AtomicU64::new(0), limit }
     }
 
     /// How many there are.
@@ -85,7 +88,14 @@ impl Inflight {
         self.now.load(Ordering::Relaxed)
     }
 
+    /// How many there have been since the process started.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
     fn enter(&self) -> (Place<'_>, bool) {
+        self.total.fetch_add(1, Ordering::Relaxed);
         let before = self.now.fetch_add(1, Ordering::Relaxed);
         (Place(self), before < self.limit)
     }
@@ -143,9 +153,12 @@ async fn stages<D: Downstream>(
     authenticate::may_call(&bot)?;
     let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
     let candidates = plan::plan(&bot, &received.vendor, &received.headers)?;
-    let answer = attempt::attempt(services, settlement, &received, &prepared, candidates, down).await?;
+    let chosen = attempt::attempt(services, settlement, &received, &prepared, candidates, down).await?;
     let watch = relay::Watch::new(&services.snapshots, bot.clone(), seen);
-    relay::relay(services, settlement, &prepared, answer, watch, down).await
+    if chosen.answer.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(tunnel::tunnel(settlement, chosen, watch, down).await);
+    }
+    relay::relay(services, settlement, &prepared, chosen, watch, down).await
 }
 
 /// The snapshot that this exchange will see.

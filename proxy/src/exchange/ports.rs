@@ -41,6 +41,8 @@ pub enum Length {
     Open,
     /// There is none: `HEAD`, 204, 304. Headers pass as they are.
     NoBody,
+    /// It is another protocol from here on (101).
+    Upgraded,
 }
 
 /// The client is gone, or too slow to be served.
@@ -72,6 +74,10 @@ pub trait Downstream: Send {
     /// Resolves when the client hangs up; never otherwise. Dropping the future
     /// loses nothing.
     fn hung_up(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// The client's next bytes after an upgrade; `None` at its end. Dropping the
+    /// future loses nothing.
+    fn read_upgraded(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
 
     /// Makes sure that the client sees a broken answer, not a short one.
     fn abort(&mut self);

@@ -14,6 +14,7 @@ use super::ports::{BodyError, Downstream};
 use super::receive::Received;
 use super::record::Facts;
 use super::reject::Refusal;
+use super::tunnel::asks_websocket;
 use crate::snapshot::Bot;
 use crate::wire::error::Code;
 use crate::wire::peek::{Peek, peek};
@@ -69,6 +70,8 @@ pub struct Prepared<'a> {
     pub body: Bytes,
     /// What the body says, when it is JSON that we read.
     pub peek: Option<Peek>,
+    /// The client asks for a WebSocket.
+    pub websocket: bool,
     /// Whether usage may be asked for on the client's behalf, as far as the
     /// request and the bot go; the key has its own say.
     pub may_ask_usage: bool,
@@ -121,7 +124,8 @@ pub async fn prepare<'a, D: Downstream>(
         return Err(Refusal::new(Code::ModelNotAllowed, format!("this bot may not use model {model:?}")));
     }
     let may_ask_usage = !bot.never_include_usage && facts.stream && resolved.route.protocol.has_stream_options();
-    Ok(Prepared { vendor, resolved, body, peek, may_ask_usage, _held: held })
+    let websocket = received.method == Method::GET && asks_websocket(&received.headers);
+    Ok(Prepared { vendor, resolved, body, peek, websocket, may_ask_usage, _held: held })
 }
 
 fn path_refusal(error: ResolveError) -> Refusal {

@@ -15,8 +15,6 @@ pub struct Refusal {
     pub code: Code,
     /// For the caller: says what to repair. Never holds a secret.
     pub message: String,
-    /// Finer than the code, where the contract has it.
-    pub reason: Option<&'static str>,
     /// For the log only.
     pub cause: Option<String>,
 }
@@ -25,17 +23,7 @@ impl Refusal {
     /// A refusal with a message for the caller.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), reason: None, cause: None }
-    }
-
-    /// Whether the same request may succeed a little later. Only a pool that is
-    /// merely cooling makes `no_key_available` worth a retry.
-    fn should_retry(&self) -> Option<bool> {
-        match self.reason {
-            Some("all_cooling") => Some(true),
-            Some(_) => Some(false),
-            None => self.code.should_retry(),
-        }
+        Self { code, message: message.into(), cause: None }
     }
 }
 
@@ -44,19 +32,14 @@ impl Refusal {
 /// # Errors
 /// The client is gone.
 pub async fn answer<D: Downstream>(down: &mut D, facts: &Facts, refusal: &Refusal) -> Result<(), Gone> {
-    let message = match refusal.reason {
-        Some(reason) => format!("{} (reason: {reason})", refusal.message),
-        None => refusal.message.clone(),
-    };
-    let rendered = render(facts.dialect, refusal.code, &message, &facts.id);
+    let rendered = render(facts.dialect, refusal.code, &refusal.message, &facts.id);
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(rendered.content_type));
-    let retry = refusal.should_retry();
-    if let Some(retry) = retry {
+    if let Some(retry) = refusal.code.should_retry() {
         let value = if retry { "true" } else { "false" };
         headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static(value));
     }
-    if let Some(seconds) = refusal.code.retry_after_secs().filter(|_| retry != Some(false)) {
+    if let Some(seconds) = refusal.code.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     facts.stamp(&mut headers);

@@ -17,8 +17,7 @@ use super::settle::{Outcome, Settlement};
 use crate::snapshot::{Bot, BotState, Handle};
 use crate::upstream::{Answer, Failure, for_bot};
 use crate::wire::error::{Code, stream_error};
-use crate::wire::usage::Meter;
-use crate::wire::strip::UsageStripper;
+use crate::wire::{Meter, UsageStripper};
 
 /// How often a silent stream looks whether its bot may still call.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -44,7 +43,7 @@ impl<'a> Watch<'a> {
 
     /// Whether the bot may no longer call: gone, disabled or suspended. Looks
     /// only when the configuration has changed.
-    fn revoked(&mut self) -> bool {
+    pub fn revoked(&mut self) -> bool {
         let swaps = self.snapshots.swaps();
         if swaps == self.seen {
             return false;
@@ -77,7 +76,7 @@ pub async fn relay<D: Downstream>(
 ) -> Result<(Outcome, Option<Refusal>), Refusal> {
     let Chosen { mut answer, asked_usage } = chosen;
     let status = answer.status;
-    let mut meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug, status.as_u16(), &answer.headers);
+    let mut meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
     let mut stripper = asked_usage.then(UsageStripper::new);
     settlement.facts.status = status.as_u16();
     let length = length_of(&settlement.facts.method, &answer, stripper.is_some());

@@ -171,9 +171,13 @@ impl Downstream for SessionDownstream {
                     headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
                 }
             }
-            Length::Open | Length::NoBody => {}
+            Length::Open | Length::NoBody | Length::Upgraded => {}
         }
         headers.remove(CONNECTION);
+        if length == Length::Upgraded {
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            self.session.set_read_timeout(None);
+        }
         let mut parts = http::Response::new(()).into_parts().0;
         parts.status = status;
         parts.headers = headers;
@@ -216,6 +220,10 @@ impl Downstream for SessionDownstream {
                 return;
             }
         }
+    }
+
+    async fn read_upgraded(&mut self) -> Option<Bytes> {
+        self.session.read_request_body().await.ok().flatten()
     }
 
     fn abort(&mut self) {

@@ -138,7 +138,7 @@ impl Front {
                         biased;
                         read = timeout(wait, first_bytes(&mut stream)) => read,
                         // An idle connection has nothing to lose.
-                        _ = shutdown.wait_for(|stopping| *stopping) => return,
+                        () = stopping(&mut shutdown) => return,
                     };
                     match arrived {
                         Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
@@ -157,12 +157,17 @@ impl Front {
                 Ok(Err(error)) => return self.gateway.refuse_head(session, HeadProblem::of(&error)).await,
                 Err(_) => return self.gateway.refuse_head(session, HeadProblem::Slow).await,
             }
-            let Some(reusable) = self.gateway.serve(session, *shutdown.borrow()).await else { return };
+            let stopping = *shutdown.borrow();
+            let Some(reusable) = self.gateway.serve(session, stopping).await else { return };
             let (next, rest) = reusable.into_parts();
             stream = next;
             prefix = rest.filter(|bytes| !bytes.is_empty());
         }
     }
+}
+
+async fn stopping(shutdown: &mut ShutdownWatch) {
+    let _ = shutdown.wait_for(|stopping| *stopping).await;
 }
 
 /// Waits for bytes without holding a buffer while there are none: the buffer

@@ -17,7 +17,7 @@ use super::service::Bound;
 
 /// The descriptors to hand over. Valid while the listeners accept: it must be
 /// sent before they are shut down.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Handover {
     socket: PathBuf,
     listeners: Vec<(&'static str, RawFd)>,

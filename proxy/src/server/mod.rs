@@ -16,4 +16,4 @@ pub use admin::{Admin, BeforeScrape, Readiness};
 pub use front::{Front, SourcePolicy};
 pub use gateway::Gateway;
 pub use handover::{Handover, HandoverError, receive_listeners};
-pub use service::{BindError, Bound, Listener, bind};
+pub use service::{BindError, Bound, Listener, TlsFiles, bind};

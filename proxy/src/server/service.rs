@@ -6,15 +6,20 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{IntoRawFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
+use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::listeners::{ConnectionFilter, ListenerConfig};
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::front::SourcePolicy;
 use super::handover::inherited_listener;
@@ -33,16 +38,27 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Decided at accept.
     pub sources: SourcePolicy,
+    /// TLS with HTTP/2 by ALPN; `None`: plain HTTP/1.1.
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Leaf first.
+    pub certificate: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
 }
 
 /// A bound listener.
-#[derive(Debug)]
 pub struct Bound {
     name: &'static str,
     /// The real address.
     pub address: SocketAddr,
     sources: SourcePolicy,
     descriptor: RawFd,
+    tls: Option<TlsSettings>,
 }
 
 /// Why a listener is not there.
@@ -60,10 +76,10 @@ pub struct BindError {
 /// Binds `listener`, or takes the socket of that name from `inherited`.
 ///
 /// # Errors
-/// The address cannot be bound.
-pub fn bind(listener: &Listener, inherited: &Fds) -> Result<Bound, BindError> {
+/// The address cannot be bound, or the TLS files cannot be used.
+pub fn bind(listener: &Listener, inherited: Option<&Fds>) -> Result<Bound, BindError> {
     let fail = |cause| BindError { name: listener.name, address: listener.address, cause };
-    let (descriptor, address) = match inherited_listener(inherited, listener.name) {
+    let (descriptor, address) = match inherited.and_then(|table| inherited_listener(table, listener.name)) {
         Some(found) => found,
         None => {
             let socket = TcpListener::bind(listener.address).map_err(fail)?;
@@ -73,7 +89,29 @@ pub fn bind(listener: &Listener, inherited: &Fds) -> Result<Bound, BindError> {
             (socket.into_raw_fd(), address)
         }
     };
-    Ok(Bound { name: listener.name, address, sources: listener.sources.clone(), descriptor })
+    let tls = listener.tls.as_ref().map(tls_settings).transpose().map_err(fail)?;
+    Ok(Bound { name: listener.name, address, sources: listener.sources.clone(), descriptor, tls })
+}
+
+/// Checks the files now: pingora would panic over them when the listener runs.
+fn tls_settings(files: &TlsFiles) -> std::io::Result<TlsSettings> {
+    let bad = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("TLS: {what}"));
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect)
+        .map_err(|_| bad("the certificate file is not PEM"))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| bad("the key file is not PEM"))?;
+    let provider = rustls::crypto::ring::default_provider();
+    let certified = CertifiedKey::from_der(certificates, key, &provider).map_err(|e| bad(&e.to_string()))?;
+    let mut settings = TlsSettings::intermediate("", "").map_err(|_| bad("refused"))?;
+    settings.set_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    settings.enable_h2();
+    Ok(settings)
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bound").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl Bound {
@@ -90,7 +128,10 @@ impl Bound {
     /// Accepts until `shutdown` turns true; connections go on afterwards.
     pub async fn run<A: ServerApp + Send + Sync + 'static>(self, app: A, shutdown: ShutdownWatch) {
         let mut service = Service::new(self.name.to_owned(), app);
-        let config = ListenerConfig::tcp(self.address.to_string());
+        let mut config = ListenerConfig::tcp(self.address.to_string());
+        if let Some(tls) = self.tls {
+            config = config.tls(tls);
+        }
         service.add_listener(config.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER)));
         if matches!(self.sources, SourcePolicy::Within { .. }) {
             let filter: Arc<dyn ConnectionFilter> = Arc::new(self.sources);

@@ -11,6 +11,6 @@ mod compile;
 mod handle;
 mod model;
 
-pub use compile::compile;
+pub use compile::{Inputs, compile};
 pub use handle::Handle;
 pub use model::{Bot, BotState, Snapshot, Tenant, TokenEntry};

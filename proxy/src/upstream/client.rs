@@ -23,6 +23,8 @@ const POOL_SIZE: usize = 512;
 const IDLE_FOR: Duration = Duration::from_secs(60);
 /// Informational answers accepted before the real one.
 const MAX_INFORMATIONAL: usize = 8;
+/// One write after a 101.
+const UPGRADED_WRITE: Duration = Duration::from_secs(30);
 /// How often a request is sent again because a pooled connection turned out
 /// to be closed before a byte of answer came.
 const MAX_STALE: usize = 3;
@@ -274,8 +276,28 @@ impl Answer {
         }
     }
 
-    /// Whether the body has been read to its end.
-    pub fn done(&mut self) -> bool {
-        self.session.response_done()
+    /// After a 101: what is sent from here on is passed as it is.
+    pub fn begin_upgraded(&mut self) {
+        if let HttpSession::H1(session) = &mut self.session {
+            session.maybe_upgrade_body_writer();
+        }
+    }
+
+    /// The vendor's next bytes after a 101; `None` at its end. No deadline of
+    /// its own; dropping the future loses nothing.
+    pub async fn upgraded_chunk(&mut self) -> Option<Bytes> {
+        self.session.read_response_body().await.ok().flatten()
+    }
+
+    /// Sends bytes after a 101.
+    ///
+    /// # Errors
+    /// The vendor is gone or does not read.
+    pub async fn send_upgraded(&mut self, chunk: Bytes) -> Result<(), Failure> {
+        match timeout(UPGRADED_WRITE, self.session.write_request_body(chunk, false)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::of(&error)),
+            Err(_) => Err(Failure::timed_out(FailureKind::IdleTimeout)),
+        }
     }
 }

@@ -11,6 +11,6 @@ mod client;
 mod headers;
 mod target;
 
-pub use client::{Answer, Client, Failure, Outgoing, Timeouts};
+pub use client::{Answer, Client, Failure, FailureKind, Outgoing, Timeouts};
 pub use headers::{for_bot, for_vendor};
 pub use target::{Egress, Target};

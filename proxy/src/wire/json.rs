@@ -222,7 +222,9 @@ impl<'a> Scanner<'a> {
                         continue;
                     }
                 }
-                Some(b'"') => drop(self.string()?),
+                Some(b'"') => {
+                    self.string()?;
+                }
                 Some(_) => self.scalar()?,
                 None => return self.fault(),
             }

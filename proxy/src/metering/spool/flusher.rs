@@ -72,8 +72,9 @@ impl Drop for Flusher {
 }
 
 fn sync_all(shards: &[Arc<Shard>], shared: &Shared) {
-    let news = shards.iter().fold(false, |news, shard| shard.sync() || news);
-    if news {
+    // All of them, not only up to the first with something new.
+    let news = shards.iter().filter(|shard| shard.sync()).count();
+    if news > 0 {
         shared.synced.notify_one();
     }
 }

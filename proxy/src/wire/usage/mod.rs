@@ -182,25 +182,40 @@ impl Reader {
             Unit::Rest => {}
             Unit::Whole(bytes) => {
                 if let Some(event) = sse::event(bytes, scratch) {
-                    let search = outcome.model.is_none() && *tries < MODEL_TRIES;
-                    *tries += u8::from(search);
-                    if spot::end_marker(&event) {
-                        outcome.terminal = true;
-                    } else if search || spot::speaks(&event) {
-                        let _ = self.value(event.data, true, outcome);
-                        if event.name == b"error" {
-                            outcome.fail("error");
-                        }
-                    }
-                    if !outcome.terminal {
-                        outcome.terminal = spot::finish_reason(event.data);
-                    }
+                    self.event(&event, tries, outcome);
                 }
             }
             Unit::Oversize { head, tail } => {
-                outcome.terminal |= spot::oversize_end(head) || spot::finish_reason(tail);
+                outcome.terminal |= spot::oversize_end(head) || self.finished(tail);
                 self.tail(tail);
             }
+        }
+    }
+
+    fn event(&mut self, event: &sse::Event<'_>, tries: &mut u8, outcome: &mut Outcome) {
+        if spot::end_marker(event) {
+            outcome.terminal = true;
+            return;
+        }
+        let search = outcome.model.is_none() && *tries < MODEL_TRIES;
+        *tries += u8::from(search);
+        let finished = self.finished(event.data);
+        // A chunk that finishes is seldom, so it may be looked at twice.
+        if search || spot::speaks(event) || (finished && spot::verdict(event.data)) {
+            let _ = self.value(event.data, true, outcome);
+            if event.name == b"error" {
+                outcome.fail("error");
+            }
+        }
+        outcome.terminal |= finished;
+    }
+
+    /// Whether a chunk tells that its answer is complete without `[DONE]`.
+    fn finished(&self, data: &[u8]) -> bool {
+        match self {
+            Self::OpenAi(reader) => reader.has_choices() && spot::finish_reason(data, false),
+            Self::Gemini(_) => spot::finish_reason(data, true),
+            Self::Anthropic(_) => false,
         }
     }
 

@@ -54,6 +54,11 @@ impl OpenAi {
         Self { protocol, hidden_thoughts: matches!(vendor, "google" | "vertex"), counts: None }
     }
 
+    /// Whether a finish reason ends an answer of this protocol.
+    pub(super) const fn has_choices(&self) -> bool {
+        self.protocol.has_stream_options()
+    }
+
     pub(super) fn value(&mut self, json: &[u8], only_whole: bool, outcome: &mut Outcome) -> Option<usize> {
         let mut found = Found::default();
         let mut scanner = Scanner::lenient(json);

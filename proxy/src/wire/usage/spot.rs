@@ -31,8 +31,12 @@ pub(in super::super) fn reports(text: &[u8]) -> bool {
 pub(super) fn speaks(event: &Event<'_>) -> bool {
     reports(event.data)
         || any_value(event.data, &ERROR, |value| !value.starts_with(b"null"))
-        || BASE_RESP.find(event.data).is_some()
         || matches!(event.name, b"error" | b"response.completed" | b"response.incomplete" | b"response.failed")
+}
+
+/// Whether a chunk carries MiniMax's own verdict.
+pub(super) fn verdict(data: &[u8]) -> bool {
+    BASE_RESP.find(data).is_some()
 }
 
 /// `[DONE]`, `message_stop`.
@@ -42,10 +46,11 @@ pub(super) fn end_marker(event: &Event<'_>) -> bool {
         || (event.data.len() < 64 && memchr::memmem::find(event.data, b"\"message_stop\"").is_some())
 }
 
-/// Whether a chunk gives a reason for finishing; empty is none.
-pub(super) fn finish_reason(unit: &[u8]) -> bool {
+/// Whether a chunk gives a reason for finishing; empty is none. `camel`: as
+/// Google spells it.
+pub(super) fn finish_reason(data: &[u8], camel: bool) -> bool {
     let given = |value: &[u8]| value.starts_with(b"\"") && !value.starts_with(b"\"\"");
-    any_value(unit, &FINISH, given) || any_value(unit, &FINISH_CAMEL, given)
+    any_value(data, if camel { &FINISH_CAMEL } else { &FINISH }, given)
 }
 
 /// The events that end a Responses stream, told by the beginning of one.
@@ -113,10 +118,10 @@ mod tests {
 
     #[test]
     fn finish_reasons() {
-        assert!(finish_reason(br#"{"finish_reason": "stop"}"#));
-        assert!(finish_reason(br#"{"finishReason":"STOP"}"#));
-        assert!(!finish_reason(br#"{"finish_reason":null}"#));
-        assert!(!finish_reason(br#"{"finish_reason":""}"#));
+        assert!(finish_reason(br#"{"finish_reason": "stop"}"#, false));
+        assert!(finish_reason(br#"{"finishReason":"STOP"}"#, true));
+        assert!(!finish_reason(br#"{"finish_reason":null}"#, false));
+        assert!(!finish_reason(br#"{"finish_reason":""}"#, false));
     }
 
     #[test]

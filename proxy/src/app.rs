@@ -1,0 +1,349 @@
+//! The composition root: the only file that knows every module. No logic, only
+//! order: what is opened first is closed last.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clawgate_shared::clock;
+use clawgate_shared::content::Content;
+use clawgate_shared::proto::node::{NodeStatus, SealedSecret, Version};
+use pingora_core::server::Fds;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{self, ProxyConfig};
+use crate::exchange::{BodyBudget, Inflight, Services};
+use crate::metering::{Shipper, ShipperHandle, Spool, SpoolError, SpoolOptions};
+use crate::routing::Turns;
+use crate::server::{
+    Admin, BindError, Bound, Front, Gateway, Handover, HandoverError, Listener, SourcePolicy, bind, receive_listeners,
+};
+use crate::snapshot::cache::{Cache, CacheError};
+use crate::snapshot::{Handle, Inputs, compile};
+use crate::sync::{Activate, ControlChannel, IdentityCell, IdentityError, StatusSource, SyncClient, SyncParts, SyncState};
+use crate::telemetry::{AccessLog, Metrics};
+use crate::upstream::{Client, Egress};
+
+/// Bodies held in memory by all exchanges together.
+const BODIES_TOTAL: usize = 1 << 30;
+/// Last chance to ship usage before the process ends; what is not shipped is
+/// on disk and goes with the successor.
+const LAST_FLUSH: Duration = Duration::from_millis(400);
+
+/// Why a node does not run, with a stable code.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// A listener's address is taken or not ours.
+    #[error("{0} (listener_unavailable)")]
+    Bind(#[from] BindError),
+    /// The predecessor's listeners did not come.
+    #[error("{0} (handover_failed)")]
+    Handover(#[from] HandoverError),
+    /// The spool cannot be opened.
+    #[error("{0} (spool_unavailable)")]
+    Spool(#[from] SpoolError),
+    /// The saved identity cannot be read.
+    #[error("{0} (identity_unavailable)")]
+    Identity(#[from] IdentityError),
+    /// The directory of the last known good configuration cannot be used.
+    #[error("{0} (cache_unavailable)")]
+    Cache(#[from] CacheError),
+    /// Something the system refused.
+    #[error("{doing}: {cause} (io)")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The system's words.
+        cause: std::io::Error,
+    },
+}
+
+fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> ProxyError {
+    let doing = doing.into();
+    move |cause| ProxyError::Io { doing, cause }
+}
+
+/// Runs one node until it is told to stop and has drained.
+///
+/// # Errors
+/// What kept it from starting.
+pub fn run(config: ProxyConfig) -> Result<(), ProxyError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads)
+        .thread_name("clawgate-proxy")
+        .enable_all()
+        .build()
+        .map_err(io("starting the runtime"))?;
+    let outcome = runtime.block_on(Node::start(config)).and_then(|node| runtime.block_on(node.serve()));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+/// A node with its listeners bound.
+struct Node {
+    config: ProxyConfig,
+    services: Arc<Services>,
+    bound: Vec<Bound>,
+    state: Arc<SyncState>,
+    stopping: Arc<AtomicBool>,
+    shipper: ShipperHandle,
+    handover: Handover,
+}
+
+impl Node {
+    async fn start(config: ProxyConfig) -> Result<Self, ProxyError> {
+        let run_dir = config.data_dir.join("run");
+        std::fs::create_dir_all(&run_dir).map_err(io(format!("making {}", run_dir.display())))?;
+        let upgrade_socket = run_dir.join("upgrade.sock");
+        let inherited = inherited(&config, upgrade_socket.clone()).await?;
+        let bound = listeners(&config).iter().map(|l| bind(l, inherited.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let handover = Handover::new(upgrade_socket, &bound);
+        let instance_id = clawgate_shared::id::new(clawgate_shared::id::Kind::Node);
+        let threads = u32::try_from(config.threads).unwrap_or(1);
+        let options = SpoolOptions {
+            shards: threads,
+            limit_bytes: config.spool_max_bytes,
+            ..SpoolOptions::default()
+        };
+        let spool = Arc::new(Spool::open(&config.data_dir.join("spool"), options)?);
+        let state = Arc::new(SyncState::default());
+        let services = Arc::new(services(&config, &bound, spool.clone(), state.clone())?);
+        let identity = Arc::new(IdentityCell::open(&config.data_dir)?);
+        let channel = ControlChannel::new(config.control.clone());
+        let mut client = SyncClient::new(SyncParts {
+            identity: identity.clone(),
+            channel: channel.clone(),
+            enroll_token: config.enroll_token.clone(),
+            activate: activation(identity.clone(), &services),
+            cache: Arc::new(Cache::open(&config.data_dir.join("node/config"))?),
+            state: state.clone(),
+            status: status(&services),
+            instance_id: instance_id.clone(),
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        client.restore();
+        let (shipper, handle) = Shipper::new(spool, channel.source(), identity.node_id().to_owned(), instance_id);
+        tokio::spawn(shipper.run());
+        tokio::spawn(async move {
+            let Err(error) = client.run().await;
+            tracing::error!(%error, "this node cannot enrol; it serves what it has");
+        });
+        Ok(Self { config, services, bound, state, stopping: Arc::default(), shipper: handle, handover })
+    }
+
+    async fn serve(mut self) -> Result<(), ProxyError> {
+        let mut signals = Signals::new()?;
+        let (stop, shutdown) = watch::channel(false);
+        let gateway = Arc::new(Gateway::new(self.services.clone()));
+        let front = Front::new(gateway, self.config.max_connections);
+        publish_addresses(&self.config.data_dir, &self.bound)?;
+        for bound in std::mem::take(&mut self.bound) {
+            if bound.name() == "admin" {
+                tokio::spawn(bound.run(self.admin(), shutdown.clone()));
+            } else {
+                tokio::spawn(bound.run(front.another(), shutdown.clone()));
+            }
+        }
+        loop {
+            match signals.next().await {
+                Wanted::Stop => break,
+                Wanted::Upgrade => match self.hand_over().await {
+                    Ok(()) => break,
+                    Err(error) => tracing::error!(%error, "the upgrade did not happen; this node goes on"),
+                },
+            }
+        }
+        self.stopping.store(true, Ordering::Relaxed);
+        let _ = stop.send(true);
+        self.drain(&mut signals).await;
+        Ok(())
+    }
+
+    fn admin(&self) -> Admin {
+        let (services, state, stopping) = (self.services.clone(), self.state.clone(), self.stopping.clone());
+        let ready = {
+            let services = services.clone();
+            move || {
+                let mut pending = Vec::new();
+                if stopping.load(Ordering::Relaxed) {
+                    pending.push("shutting_down".to_owned());
+                }
+                if services.snapshots.load().is_none() {
+                    pending.push("configuration".to_owned());
+                }
+                if services.spool.is_full() {
+                    pending.push("spool".to_owned());
+                }
+                pending
+            }
+        };
+        let scrape = move |metrics: &Metrics| {
+            let stats = services.spool.stats();
+            metrics.spool_bytes.set(signed(stats.bytes));
+            metrics.spool_records.set(signed(stats.records));
+            metrics.spool_oldest_seconds.set(signed(stats.oldest_millis / 1000));
+            metrics.config_age_seconds.set(signed(age_secs(&state)));
+        };
+        Admin::new(Arc::new(ready), self.services.metrics.clone(), Arc::new(scrape))
+    }
+
+    /// Starts the successor and gives it the listeners.
+    async fn hand_over(&self) -> Result<(), ProxyError> {
+        let mut command = config::successor_command().map_err(io("finding this program"))?;
+        let child = command.spawn().map_err(io("starting the successor"))?;
+        tracing::info!(successor = child.id(), "handing the listeners over");
+        let handover = self.handover.clone();
+        let sent = tokio::task::spawn_blocking(move || handover.send()).await;
+        sent.map_err(|e| io("handing over")(std::io::Error::other(e)))??;
+        Ok(())
+    }
+
+    /// Waits until no exchange is left, at most for the grace time, then ends
+    /// the spool's epoch. A second signal ends the waiting.
+    async fn drain(&self, signals: &mut Signals) {
+        let began = Instant::now();
+        let idle = async {
+            while self.services.inflight.now() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = idle => {}
+            () = tokio::time::sleep(self.config.grace) => tracing::warn!("grace time is over"),
+            _ = signals.next() => tracing::warn!("told twice to stop"),
+        }
+        let spool = self.services.spool.clone();
+        let _ = tokio::task::spawn_blocking(move || spool.close()).await;
+        let shipped = self.shipper.flush(LAST_FLUSH).await;
+        tracing::info!(millis = began.elapsed().as_millis(), shipped, "drained");
+    }
+}
+
+async fn inherited(config: &ProxyConfig, socket: PathBuf) -> Result<Option<Fds>, ProxyError> {
+    if !config.upgrade {
+        return Ok(None);
+    }
+    let received = tokio::task::spawn_blocking(move || receive_listeners(&socket)).await;
+    let listeners = received.map_err(|e| io("waiting for the listeners")(std::io::Error::other(e)))??;
+    Ok(Some(listeners))
+}
+
+fn listeners(config: &ProxyConfig) -> Vec<Listener> {
+    let any = |name, address, tls| Listener { name, address, sources: SourcePolicy::Any, tls };
+    let mut list = vec![any("data", config.listen, config.tls.clone()), any("admin", config.admin_listen, None)];
+    if let Some((address, sources)) = &config.bot_listen {
+        list.push(Listener { name: "bots", address: *address, sources: sources.clone(), tls: None });
+    }
+    list
+}
+
+fn services(
+    config: &ProxyConfig,
+    bound: &[Bound],
+    spool: Arc<Spool>,
+    state: Arc<SyncState>,
+) -> Result<Services, ProxyError> {
+    let own: Vec<SocketAddr> = bound.iter().map(|b| b.address).collect();
+    let egress = Egress::new(config.private_upstreams.clone().forbidding(own), config.timeouts.connect);
+    let access = AccessLog::open(&config.access_log).map_err(io(format!("opening {}", config.access_log)))?;
+    Ok(Services {
+        snapshots: Arc::new(Handle::default()),
+        client: Client::new(egress, config.timeouts),
+        spool,
+        metrics: Arc::new(Metrics::new()),
+        access,
+        config_age_secs: Arc::new(move || age_secs(&state)),
+        inflight: Inflight::new(config.max_inflight),
+        bodies: BodyBudget::new(config.max_body_bytes, BODIES_TOTAL.max(config.max_body_bytes)),
+    })
+}
+
+/// What `sync` calls to put a configuration into service: compile, then swap.
+fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>) -> Activate {
+    let turns = Turns::default();
+    let services = services.clone();
+    Arc::new(move |content: &Content, secrets: &HashMap<String, SealedSecret>, version: &Version| {
+        let sealing_key = identity.sealing_key().ok_or_else(|| vec!["this node has no sealing key yet".to_owned()])?;
+        let inputs = Inputs { sealing_key: &sealing_key, secrets, turns: &turns };
+        match compile(content, version, &inputs) {
+            Ok(snapshot) => {
+                tracing::info!(version = %snapshot.version, bots = snapshot.bots, keys = snapshot.keys, "configuration in service");
+                services.metrics.config_version.set(version.revision);
+                services.snapshots.swap(Arc::new(snapshot));
+                Ok(())
+            }
+            Err(reasons) => {
+                services.metrics.config_nacks.inc();
+                tracing::warn!(?reasons, revision = version.revision, "configuration refused");
+                Err(reasons)
+            }
+        }
+    })
+}
+
+fn status(services: &Arc<Services>) -> StatusSource {
+    let services = services.clone();
+    Arc::new(move || {
+        let spool = services.spool.stats();
+        NodeStatus {
+            spool_records: spool.records,
+            spool_bytes: spool.bytes,
+            spool_oldest_millis: spool.oldest_millis,
+            inflight: services.inflight.now() as u64,
+            requests_total: services.inflight.total(),
+        }
+    })
+}
+
+/// Age of the configuration for the check of every exchange.
+fn age_secs(state: &SyncState) -> u64 {
+    state.config_age_seconds(clock::now_micros()).unwrap_or(0)
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Where supervisor, tests and people find the real addresses.
+fn publish_addresses(data_dir: &Path, bound: &[Bound]) -> Result<(), ProxyError> {
+    let addresses: HashMap<&str, String> = bound.iter().map(|b| (b.name(), b.address.to_string())).collect();
+    let path = data_dir.join("run/proxy.json");
+    let text = serde_json::json!(addresses).to_string();
+    let new = path.with_extension("json.new");
+    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path));
+    written.map_err(io(format!("writing {}", path.display())))
+}
+
+enum Wanted {
+    Stop,
+    Upgrade,
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ProxyError> {
+        let listen = |kind| signal(kind).map_err(io("listening for signals"));
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+            quit: listen(SignalKind::quit())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wanted {
+        tokio::select! {
+            _ = self.term.recv() => Wanted::Stop,
+            _ = self.int.recv() => Wanted::Stop,
+            _ = self.quit.recv() => Wanted::Upgrade,
+        }
+    }
+}

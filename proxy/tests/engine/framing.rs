@@ -1,0 +1,138 @@
+//! Bodies and heads, both ways.
+
+use tokio::io::AsyncWriteExt;
+
+use crate::support::{BODY, Node, Options, SECRET, TOKEN, Vendor, chat, read_all, read_until};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keep_alive_serves_many_requests_over_one_connection_on_each_leg() {
+    let vendor = Vendor::fixed(OK).await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    for _ in 0..20 {
+        client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
+        let answer = read_until(&mut client, |text| text.ends_with("{}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(vendor.connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(vendor.seen.lock().expect("lock").len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_body_arrives_with_the_providers_key_and_nothing_of_the_bots() {
+    let vendor = Vendor::fixed(OK).await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    client.write_all(chat(BODY, "x-stainless-lang: rust\r\n").as_bytes()).await.expect("writes");
+    read_until(&mut client, |text| text.ends_with("{}")).await;
+    let seen = vendor.last();
+    assert_eq!(seen.body, BODY.as_bytes());
+    assert!(seen.head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{}", seen.head);
+    assert_eq!(seen.head.matches(SECRET).count(), 1, "{}", seen.head);
+    assert!(!seen.head.contains(TOKEN), "{}", seen.head);
+    assert!(seen.head.contains("x-stainless-lang: rust"), "{}", seen.head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunked_request_body_arrives_whole() {
+    let vendor = Vendor::fixed(OK).await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    let head = format!(
+        "POST /v1/openai/chat/completions HTTP/1.1\r\nhost: g\r\nx-api-key: {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    client.write_all(head.as_bytes()).await.expect("writes");
+    for piece in [&BODY[..5], &BODY[5..6], &BODY[6..]] {
+        client.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).await.expect("writes");
+        client.flush().await.expect("flushes");
+    }
+    client.write_all(b"0\r\n\r\n").await.expect("writes");
+    read_until(&mut client, |text| text.ends_with("{}")).await;
+    let seen = vendor.last();
+    assert_eq!(seen.body, BODY.as_bytes());
+    assert!(!seen.head.to_ascii_lowercase().contains("transfer-encoding"), "{}", seen.head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunked_answer_is_passed_as_it_comes() {
+    let vendor = Vendor::start(|_, mut stream| async move {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.ok()?;
+        stream.write_all(b"9\r\ndata: a\n\n\r\n").await.ok()?;
+        // The rest comes only after the client has had the first event.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        stream.write_all(b"9\r\ndata: b\n\n\r\n0\r\n\r\n").await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
+    let first = read_until(&mut client, |text| text.contains("data: a\n\n")).await;
+    assert!(!first.contains("data: b"), "the first event waited for the second: {first}");
+    read_until(&mut client, |text| text.contains("data: b\n\n\r\n0\r\n\r\n")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expect_100_continue_is_answered_before_the_body() {
+    let vendor = Vendor::fixed(OK).await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    let request = chat(BODY, "expect: 100-continue\r\n");
+    let (head, body) = request.split_at(request.len() - BODY.len());
+    client.write_all(head.as_bytes()).await.expect("writes");
+    let interim = read_until(&mut client, |text| text.ends_with("\r\n\r\n")).await;
+    assert!(interim.starts_with("HTTP/1.1 100"), "{interim}");
+    client.write_all(body.as_bytes()).await.expect("writes");
+    let answer = read_until(&mut client, |text| text.ends_with("{}")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(!vendor.last().head.to_ascii_lowercase().contains("expect"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_has_a_head_and_no_body_and_the_connection_lives() {
+    let vendor = Vendor::fixed("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1234\r\n\r\n").await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    for _ in 0..2 {
+        let request = format!("HEAD /v1/openai/models HTTP/1.1\r\nhost: g\r\nx-api-key: {TOKEN}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("writes");
+        let answer = read_until(&mut client, |text| text.ends_with("\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 405"), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipelined_request_is_no_hang_up_and_is_served_next() {
+    let vendor = Vendor::start(|seen, mut stream| async move {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let body = String::from_utf8_lossy(&seen.body).into_owned();
+        let text = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(text.as_bytes()).await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    client.write_all(chat(r#"{"model":"first"}"#, "").as_bytes()).await.expect("writes");
+    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    client.write_all(chat(r#"{"model":"second"}"#, "").as_bytes()).await.expect("writes");
+    let both = read_until(&mut client, |text| text.contains("second")).await;
+    let (first, second) = (both.find("first").expect("first"), both.find("second").expect("second"));
+    assert!(first < second, "{both}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_two_lengths_is_refused_and_the_connection_closed() {
+    let vendor = Vendor::fixed(OK).await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    let request = chat("0\r\n\r\n", "transfer-encoding: chunked\r\n");
+    client.write_all(request.as_bytes()).await.expect("writes");
+    let answer = read_all(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("bad_request"), "{answer}");
+    assert!(vendor.seen.lock().expect("lock").is_empty());
+}

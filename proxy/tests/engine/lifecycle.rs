@@ -1,0 +1,115 @@
+//! Draining and handing listeners over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clawgate_proxy::server::{Handover, SourcePolicy, bind, receive_listeners};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{BODY, Node, Options, Vendor, chat, listener, read_all, read_until, run_successor, until};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_closes_idle_connections_and_lets_an_exchange_finish() {
+    let go = Arc::new(AtomicBool::new(false));
+    let gate = go.clone();
+    let vendor = Vendor::start(move |_, mut stream: TcpStream| {
+        let gate = gate.clone();
+        async move {
+            until("the test says go", || gate.load(Ordering::SeqCst)).await;
+            stream.write_all(OK.as_bytes()).await.ok()?;
+            Some(stream)
+        }
+    })
+    .await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut idle = node.connect().await;
+    let mut busy = node.connect().await;
+    busy.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
+    until("the vendor got the request", || !vendor.seen.lock().expect("lock").is_empty()).await;
+    node.stop.send(true).expect("sends");
+    assert_eq!(read_all(&mut idle).await, "", "an idle connection closes at once");
+    until("new connections are refused", || std::net::TcpStream::connect(node.address).is_err()).await;
+    go.store(true, Ordering::SeqCst);
+    let answer = read_all(&mut busy).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{}"), "{answer}");
+    until("nothing is left", || node.services.inflight.now() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_change_hands_without_a_refused_connection() {
+    let vendor = Vendor::fixed(OK).await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let socket = dir.path().join("upgrade.sock");
+    // A second listener of the same node stands for the running process.
+    let old = bind(&listener(None, SourcePolicy::Any), None).expect("binds");
+    let address = old.address;
+    let handover = Handover::new(socket.clone(), std::slice::from_ref(&old));
+    let old_stop = run_successor(old, node.front.another());
+    let failures = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let stop_load = Arc::new(AtomicBool::new(false));
+    let (log, stop) = (failures.clone(), stop_load.clone());
+    let load = tokio::spawn(async move {
+        let mut served = 0;
+        while !stop.load(Ordering::SeqCst) {
+            match one_request(address).await {
+                Ok(()) => served += 1,
+                Err(error) => log.lock().expect("lock").push(error),
+            }
+        }
+        served
+    });
+    let received = tokio::task::spawn_blocking(move || receive_listeners(&socket));
+    tokio::task::spawn_blocking(move || handover.send()).await.expect("joins").expect("sends");
+    let inherited = received.await.expect("joins").expect("receives");
+    let successor = bind(&listener(None, SourcePolicy::Any), Some(&inherited)).expect("inherits");
+    assert_eq!(successor.address, address);
+    let _new_stop = run_successor(successor, node.front.another());
+    old_stop.send(true).expect("sends");
+    for _ in 0..50 {
+        one_request(address).await.expect("the successor serves");
+    }
+    stop_load.store(true, Ordering::SeqCst);
+    let served = load.await.expect("joins");
+    assert!(served > 0);
+    assert_eq!(*failures.lock().expect("lock"), Vec::<String>::new());
+}
+
+async fn one_request(address: std::net::SocketAddr) -> Result<(), String> {
+    let mut client = TcpStream::connect(address).await.map_err(|e| format!("connect: {e}"))?;
+    client.write_all(chat(BODY, "connection: close\r\n").as_bytes()).await.map_err(|e| format!("write: {e}"))?;
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).await.map_err(|e| format!("read: {e}"))?;
+    let text = String::from_utf8_lossy(&bytes);
+    if text.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(format!("got {text:?}")) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_writes_are_not_held_back_on_either_leg() {
+    // TCP_NODELAY on both legs: with Nagle's algorithm and delayed
+    // acknowledgements, each of these round trips would take some 40 ms.
+    let vendor = Vendor::start(|_, mut stream: TcpStream| async move {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.ok()?;
+        for _ in 0..100 {
+            stream.write_all(b"9\r\ndata: a\n\n\r\n").await.ok()?;
+            tokio::task::yield_now().await;
+        }
+        stream.write_all(b"0\r\n\r\n").await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    let began = std::time::Instant::now();
+    for _ in 0..20 {
+        client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
+        read_until(&mut client, |text| text.ends_with("0\r\n\r\n")).await;
+    }
+    // 20 exchanges with 100 small writes each: 800 ms at the very least if only
+    // one write of each were held back by a delayed acknowledgement.
+    assert!(began.elapsed() < std::time::Duration::from_millis(800 * 5), "took {:?}", began.elapsed());
+}

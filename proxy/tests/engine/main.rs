@@ -1,0 +1,10 @@
+//! What the engine (pingora-core under our own loop) must be able to do: the
+//! questions that decided ADR-0001, kept as tests. Real sockets on loopback, a
+//! scripted vendor, no control plane.
+
+mod connections;
+mod framing;
+mod http2;
+mod lifecycle;
+mod support;
+mod upgrade;
