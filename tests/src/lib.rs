@@ -8,6 +8,7 @@
 
 pub mod architecture;
 pub mod config;
+pub mod engine;
 pub mod http;
 pub mod mock;
 pub mod process;
