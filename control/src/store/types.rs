@@ -2,14 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::error::StoreError;
 
 /// An enum that is one text per variant, in the database, on the wire and in
 /// messages.
 macro_rules! text_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $text:literal),+ $(,)? }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         pub enum $name { $($(#[$vmeta])* #[serde(rename = $text)] $variant),+ }
 
         impl $name {
@@ -32,12 +31,14 @@ macro_rules! text_enum {
             ///
             /// # Errors
             /// The column holds none of the texts.
-            pub fn from_column(column: &str, text: &str) -> Result<Self, StoreError> {
-                Self::parse(text).ok_or_else(|| StoreError::corrupt(column, "not one of the known values"))
+            pub fn from_column(column: &str, text: &str) -> Result<Self, $crate::store::StoreError> {
+                Self::parse(text).ok_or_else(|| $crate::store::StoreError::corrupt(column, "not one of the known values"))
             }
         }
     };
 }
+
+pub(crate) use text_enum;
 
 text_enum!(
     /// Whether a tenant's bots are served.

@@ -148,3 +148,11 @@ pub async fn list(conn: &mut AnyConnection, tenant_id: &str, page: &Page) -> Res
     let rows = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     Ok(page.cut(rows, Some(total), |row| &row.id))
 }
+
+/// How many a tenant has.
+///
+/// # Errors
+/// As the statement.
+pub async fn count(conn: &mut AnyConnection, tenant_id: &str) -> Result<u64, StoreError> {
+    sqlx::query(COUNT).bind(tenant_id).fetch_one(conn).await?.uint("n")
+}
