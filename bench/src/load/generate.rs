@@ -36,7 +36,7 @@ pub(crate) enum Pace {
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) target: Target,
-    /// Connection `i` sends request `i` modulo their number.
+    /// Sent in turn: connection `i` of `n` sends `i`, `i + n`, `i + 2n`, …
     pub(crate) requests: Vec<Arc<[u8]>>,
     pub(crate) pace: Pace,
     pub(crate) warmup: Duration,
@@ -132,7 +132,7 @@ fn drive_one(plan: &Plan) -> Result<Measurement, Failure> {
     match plan.pace {
         Pace::Closed { connections } => {
             for index in 0..connections {
-                local.spawn_local(closed(Rc::clone(&shared), index));
+                local.spawn_local(closed(Rc::clone(&shared), index, connections));
             }
         }
         Pace::Open { rate, connections } => open_loop(&local, &shared, rate, connections, start)?,
@@ -150,15 +150,14 @@ fn drive_one(plan: &Plan) -> Result<Measurement, Failure> {
 /// A slot that holds one connection and opens it again when it broke.
 struct Slot {
     shared: Rc<Shared>,
-    request: Arc<[u8]>,
+    next: usize,
+    stride: usize,
     connection: Option<Connection>,
 }
 
 impl Slot {
-    fn new(shared: Rc<Shared>, index: usize) -> Self {
-        let count = shared.plan.requests.len();
-        let request = shared.plan.requests.get(index % count).cloned().unwrap_or_else(|| Arc::from(&b""[..]));
-        Self { shared, request, connection: None }
+    fn new(shared: Rc<Shared>, index: usize, stride: usize) -> Self {
+        Self { shared, next: index, stride, connection: None }
     }
 
     async fn ask(&mut self, due: Instant) {
@@ -173,15 +172,18 @@ impl Slot {
             }
         }
         let Some(connection) = &mut self.connection else { return };
-        let outcome = connection.exchange(&self.request).await;
+        let requests = &self.shared.plan.requests;
+        let Some(request) = requests.get(self.next % requests.len()) else { return };
+        self.next = self.next.wrapping_add(self.stride);
+        let outcome = connection.exchange(request).await;
         if !self.shared.record(due, outcome) {
             self.connection = None;
         }
     }
 }
 
-async fn closed(shared: Rc<Shared>, index: usize) {
-    let mut slot = Slot::new(Rc::clone(&shared), index);
+async fn closed(shared: Rc<Shared>, index: usize, stride: usize) {
+    let mut slot = Slot::new(Rc::clone(&shared), index, stride);
     loop {
         let now = Instant::now();
         if now >= shared.end {
@@ -208,7 +210,7 @@ fn open_loop(
     for index in 0..connections {
         let (shared, permits, taken) = (Rc::clone(shared), Arc::clone(&permits), Rc::clone(&taken));
         local.spawn_local(async move {
-            let mut slot = Slot::new(Rc::clone(&shared), index);
+            let mut slot = Slot::new(Rc::clone(&shared), index, connections);
             while let Ok(permit) = permits.acquire().await {
                 permit.forget();
                 let index = taken.get();

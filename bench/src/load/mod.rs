@@ -14,5 +14,5 @@ mod target;
 pub(crate) use connection::{Connection, Exchange};
 pub(crate) use generate::{Pace, Plan, drive};
 pub(crate) use measurement::Measurement;
-pub(crate) use scenario::{SCENARIOS, Scenario};
+pub(crate) use scenario::Scenario;
 pub(crate) use target::Target;

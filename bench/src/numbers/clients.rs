@@ -1,0 +1,66 @@
+//! A blocking HTTP client for a handful of requests.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::failure::Failure;
+use crate::load::{Connection, Target};
+
+/// Longest wait for one answer.
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// One kept connection.
+pub(super) struct Client {
+    runtime: Runtime,
+    target: Target,
+    connection: Option<Connection>,
+}
+
+/// A status and a JSON body (null when there is none).
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
+
+impl Client {
+    /// Connects when first used.
+    pub(super) fn new(name: &str, address: SocketAddr) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::setup("client runtime"))?;
+        Ok(Self { runtime, target: Target::local(name, address, ""), connection: None })
+    }
+
+    /// One request. `headers` are whole lines.
+    pub(super) fn call(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[String],
+        body: Option<&Value>,
+    ) -> Result<Reply, Failure> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.target.host);
+        for line in headers {
+            text.push_str(line);
+            text.push_str("\r\n");
+        }
+        text.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        let Self { runtime, target, connection } = self;
+        let exchanged = runtime.block_on(async {
+            let mut open = match connection.take() {
+                Some(open) => open,
+                None => Connection::open(target).await?,
+            };
+            let (exchange, body) = tokio::time::timeout(LIMIT, open.fetch(text.as_bytes())).await??;
+            *connection = exchange.reusable.then_some(open);
+            Ok::<_, std::io::Error>((exchange.status, body))
+        });
+        let (status, body) = exchanged.map_err(Failure::setup(format!("{}: {method} {path}", target.name)))?;
+        Ok(Reply { status, body: serde_json::from_slice(&body).unwrap_or_default() })
+    }
+}
