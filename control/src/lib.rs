@@ -7,7 +7,12 @@
 
 pub mod app;
 pub mod config;
-pub mod http;
-pub mod store;
 pub mod domain;
+pub mod fleet;
+pub mod grpc;
+pub mod http;
+pub mod ingest;
+pub mod jobs;
+pub mod snapshot;
+pub mod store;
 pub mod vault;

@@ -63,12 +63,40 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for StrictQuery<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let query = parts.uri.query().unwrap_or_default();
-        let form = form_urlencoded::parse(query.as_bytes());
-        serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(form))
-            .map(Self)
-            .map_err(|error| Problem::bad_parameter(field_problem(error.path(), &error.inner().to_string())))
+        decode_query(parts.uri.query().unwrap_or_default()).map(Self)
     }
+}
+
+/// A query string whose parameters are those of `A` (all optional, named in
+/// `A::NAMES`) and those of `B`.
+pub struct TwoQueries<A, B>(pub A, pub B);
+
+/// The parameters that [`TwoQueries`] gives to its first part.
+pub trait Named {
+    /// Their names.
+    const NAMES: &'static [&'static str];
+}
+
+impl<A: DeserializeOwned + Named, B: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for TwoQueries<A, B> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        let mut split = [form_urlencoded::Serializer::new(String::new()), form_urlencoded::Serializer::new(String::new())];
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let [first, second] = &mut split;
+            let part = if A::NAMES.contains(&name.as_ref()) { first } else { second };
+            part.append_pair(&name, &value);
+        }
+        let [mut first, mut second] = split;
+        Ok(Self(decode_query(&first.finish())?, decode_query(&second.finish())?))
+    }
+}
+
+fn decode_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let form = form_urlencoded::parse(query.as_bytes());
+    serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(form))
+        .map_err(|error| Problem::bad_parameter(field_problem(error.path(), &error.inner().to_string())))
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {

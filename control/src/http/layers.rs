@@ -16,6 +16,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 
 use super::problem::{self, Problem};
+use crate::app::metrics::Metrics;
 
 /// The longest any request may take; a write may wait 30 s for its rollout.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -57,7 +58,11 @@ impl AllowedHosts {
 }
 
 /// The middleware.
-pub async fn around(State(hosts): State<AllowedHosts>, mut request: Request, next: Next) -> Response {
+pub async fn around(
+    State((hosts, metrics)): State<(AllowedHosts, Arc<Metrics>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let request_id: Arc<str> = id::new(id::Kind::Exchange).into();
     request.extensions_mut().insert(RequestId(request_id.clone()));
@@ -81,6 +86,7 @@ pub async fn around(State(hosts): State<AllowedHosts>, mut request: Request, nex
         response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
     }
     harden(response.headers_mut());
+    metrics.rest_answer(response.status().as_u16());
     let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(
         target: "clawgate::access", request_id = &*request_id, %method, path,

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 
 use super::problem::Problem;
+use crate::fleet::RolloutCounts;
 
 /// How long a write waits unless told otherwise.
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
@@ -21,19 +22,6 @@ pub struct Prefer {
     pub wait: Duration,
     /// Whether `respond-async` was asked for and is what we do.
     pub respond_async: bool,
-}
-
-/// Where a revision has arrived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Connected nodes that hold it or a later one.
-    pub acked: usize,
-    /// Connected nodes that refused it.
-    pub nacked: usize,
-    /// Connected nodes that have not answered yet.
-    pub pending: usize,
-    /// Nodes seen in the last 15 minutes that are not connected now.
-    pub disconnected: usize,
 }
 
 impl Prefer {
@@ -59,15 +47,13 @@ impl Prefer {
     }
 
     /// Puts the outcome on the answer.
-    pub fn announce(self, response: &mut Response, counts: Counts) {
-        let Counts { acked, nacked, pending, disconnected } = counts;
-        let text = format!("acked={acked} nacked={nacked} pending={pending} disconnected={disconnected}");
-        if let Ok(value) = HeaderValue::from_str(&text) {
+    pub fn announce(self, response: &mut Response, counts: RolloutCounts) {
+        if let Ok(value) = HeaderValue::from_str(&counts.to_string()) {
             response.headers_mut().insert(HeaderName::from_static("x-clawgate-rollout"), value);
         }
         let applied = if self.respond_async {
             Some("respond-async")
-        } else if nacked == 0 && pending == 0 && disconnected == 0 {
+        } else if counts.complete() {
             Some("wait")
         } else {
             None
@@ -113,10 +99,10 @@ mod tests {
     fn wait_is_applied_only_when_every_node_has_it() {
         let prefer = Prefer { wait: DEFAULT_WAIT, respond_async: false };
         for (counts, applied) in [
-            (Counts { acked: 2, ..Counts::default() }, true),
-            (Counts { acked: 2, pending: 1, ..Counts::default() }, false),
-            (Counts { nacked: 1, ..Counts::default() }, false),
-            (Counts { disconnected: 1, ..Counts::default() }, false),
+            (RolloutCounts { acked: 2, ..RolloutCounts::default() }, true),
+            (RolloutCounts { acked: 2, pending: 1, ..RolloutCounts::default() }, false),
+            (RolloutCounts { nacked: 1, ..RolloutCounts::default() }, false),
+            (RolloutCounts { disconnected: 1, ..RolloutCounts::default() }, false),
         ] {
             let mut response = Response::default();
             prefer.announce(&mut response, counts);

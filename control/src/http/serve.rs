@@ -17,6 +17,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
+use super::auth::PeerIp;
+
 /// Connections of one listener; further ones wait in the backlog.
 const MAX_CONNECTIONS: usize = 512;
 /// How long a request head may take, and a connection may stay idle.
@@ -38,10 +40,10 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
             () = stopped(&mut stop) => break,
         };
         match accepted {
-            Ok((stream, _peer)) => {
+            Ok((stream, peer)) => {
                 let (router, stop) = (router.clone(), stop.clone());
                 connections.spawn(async move {
-                    connection(stream, router, stop).await;
+                    connection(stream, PeerIp(peer.ip()), router, stop).await;
                     drop(slot);
                 });
             }
@@ -59,12 +61,14 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, peer: PeerIp, router: Router, mut stop: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let router = router.clone();
         async move {
-            let answer: Response<Body> = match router.oneshot(request.map(Body::new)).await {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            let answer: Response<Body> = match router.oneshot(request).await {
                 Ok(answer) => answer,
                 Err(impossible) => match impossible {},
             };

@@ -1,0 +1,41 @@
+//! Bots and their tokens.
+//!
+//! Invariant: a token's text is in the one answer that mints it and nowhere else.
+//! Deliberately absent: containers; `start` and `stop` only say what is wanted.
+
+pub mod lifecycle;
+pub mod read;
+pub mod requests;
+pub mod tokens;
+pub mod views;
+pub mod write;
+
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use self::views::BotView;
+use crate::http::outcome::Outcome;
+use crate::http::problem::Problem;
+use crate::http::state::App;
+use crate::store::bots::BotRow;
+
+/// Which bots.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct BotsQuery {
+    /// Rows, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    after: Option<String>,
+    /// Only of this project.
+    project_id: Option<String>,
+    /// Only of this owner, as in a bot's `owner`.
+    owner: Option<String>,
+}
+
+/// A bot as it is now.
+fn outcome(app: &App, row: BotRow, revision: Option<u64>) -> Result<Outcome, Problem> {
+    let version = row.version;
+    let view = BotView::new(row, &app.public_url, None);
+    Ok(Outcome::changed(&view)?.version(version).revision(revision))
+}

@@ -1,0 +1,130 @@
+//! Making, changing and deleting bots.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::outcome;
+use super::requests::{CreateBot, LimitsBody, PatchBot};
+use super::views::BotView;
+use crate::domain::bots::{self as domain, BotFields};
+use crate::http::auth::InTenant;
+use crate::http::body::StrictJson;
+use crate::http::etag::IfMatch;
+use crate::http::idempotency::IdempotencyKey;
+use crate::http::outcome::Outcome;
+use crate::http::problem::Problem;
+use crate::http::rollout::Prefer;
+use crate::http::state::App;
+use crate::store::bots::Limits;
+
+impl From<LimitsBody> for Limits {
+    fn from(body: LimitsBody) -> Self {
+        Self {
+            requests_per_minute: body.requests_per_minute,
+            tokens_per_minute: body.tokens_per_minute,
+            max_concurrency: body.max_concurrency,
+        }
+    }
+}
+
+fn new_fields(body: CreateBot) -> (String, BotFields) {
+    let fields = BotFields {
+        name: body.name,
+        project_id: Some(body.project_id),
+        labels: Some(body.labels),
+        tags: Some(body.tags),
+        allowed_vendors: Some(body.allowed_vendors),
+        allowed_models: Some(body.allowed_models),
+        model_aliases: Some(body.model_aliases),
+        fallbacks: Some(body.fallbacks),
+        key_strategy: body.key_strategy,
+        on_disconnect: body.on_disconnect,
+        default_max_tokens: Some(body.default_max_tokens),
+        include_usage: body.include_usage,
+        permissions: Some(body.permissions),
+        quotas: Some(body.quotas),
+        limits: body.limits.map(Limits::from),
+        adapter: body.adapter,
+        image: Some(body.image),
+        resources: Some(body.resources),
+        template: Some(body.template),
+        enabled: None,
+    };
+    (body.hostname, fields)
+}
+
+fn patch_fields(body: PatchBot) -> BotFields {
+    BotFields {
+        name: body.name,
+        project_id: body.project_id,
+        labels: body.labels,
+        tags: body.tags,
+        allowed_vendors: body.allowed_vendors,
+        allowed_models: body.allowed_models,
+        model_aliases: body.model_aliases,
+        fallbacks: body.fallbacks,
+        key_strategy: body.key_strategy,
+        on_disconnect: body.on_disconnect,
+        default_max_tokens: body.default_max_tokens,
+        include_usage: body.include_usage,
+        permissions: body.permissions,
+        quotas: None,
+        limits: body.limits.map(Limits::from),
+        adapter: None,
+        image: body.image,
+        resources: body.resources,
+        template: body.template,
+        enabled: body.enabled,
+    }
+}
+
+/// `POST /bots`
+pub async fn create(
+    State(app): State<App>,
+    inside: InTenant,
+    key: IdempotencyKey,
+    prefer: Prefer,
+    StrictJson { value, bytes }: StrictJson<CreateBot>,
+) -> Result<Response, Problem> {
+    let (hostname, fields) = new_fields(value);
+    let (at, within) = (app.clone(), inside.clone());
+    let work = async move {
+        let done = domain::create(&at.domain, &within.caller, &within.tenant.id, hostname, fields).await?;
+        let (created, revision) = at.committed(done);
+        let (version, place) = (created.bot.version, format!("/api/v1/bots/{}", created.bot.hostname));
+        let view = BotView::new(created.bot, &at.public_url, Some(created.token.text.to_string()));
+        Ok(Outcome::created(&view)?.at(place).version(version).revision(revision))
+    };
+    let done = key.once(&app, inside.asker(), &bytes, work).await?;
+    Ok(app.answer(prefer, done).await)
+}
+
+/// `PATCH /bots/{hostname}`
+pub async fn update(
+    State(app): State<App>,
+    inside: InTenant,
+    Path(hostname): Path<String>,
+    if_match: IfMatch,
+    prefer: Prefer,
+    StrictJson { value, .. }: StrictJson<PatchBot>,
+) -> Result<Response, Problem> {
+    let place = (inside.tenant.id.as_str(), hostname.as_str());
+    let fields = patch_fields(value);
+    let done = domain::update(&app.domain, &inside.caller, place, fields, if_match.version()?).await?;
+    let (row, revision) = app.committed(done);
+    Ok(app.answer(prefer, outcome(&app, row, revision)?).await)
+}
+
+/// `DELETE /bots/{hostname}`
+pub async fn delete(
+    State(app): State<App>,
+    inside: InTenant,
+    Path(hostname): Path<String>,
+    if_match: IfMatch,
+    prefer: Prefer,
+) -> Result<Response, Problem> {
+    let place = (inside.tenant.id.as_str(), hostname.as_str());
+    let done = domain::delete(&app.domain, &inside.caller, place, if_match.version()?).await?;
+    let ((), revision) = app.committed(done);
+    Ok(app.answer(prefer, Outcome::gone().revision(revision)).await)
+}

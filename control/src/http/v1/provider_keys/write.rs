@@ -1,0 +1,111 @@
+//! Making, changing, rotating and deleting provider keys.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::outcome;
+use super::requests::{CreateProviderKey, PatchProviderKey, RotateProviderKey, SecretText};
+use crate::domain::provider_keys::{self as domain, NewProviderKey, ProviderKeyPatch};
+use crate::http::auth::InTenant;
+use crate::http::body::StrictJson;
+use crate::http::etag::IfMatch;
+use crate::http::idempotency::IdempotencyKey;
+use crate::http::outcome::Outcome;
+use crate::http::problem::Problem;
+use crate::http::rollout::Prefer;
+use crate::http::state::App;
+
+impl From<SecretText> for domain::SecretText {
+    fn from(secret: SecretText) -> Self {
+        Self(secret.0)
+    }
+}
+
+/// `POST /provider-keys`
+pub async fn create(
+    State(app): State<App>,
+    inside: InTenant,
+    key: IdempotencyKey,
+    prefer: Prefer,
+    StrictJson { value, bytes }: StrictJson<CreateProviderKey>,
+) -> Result<Response, Problem> {
+    let new = NewProviderKey {
+        vendor: value.vendor,
+        label: value.label,
+        secret: value.secret.map(domain::SecretText::from),
+        secret_ref: value.secret_ref,
+        tags: value.tags,
+        base_url: value.base_url,
+        project_id: value.project_id,
+        weight: value.weight,
+        priority: value.priority,
+        max_concurrency: value.max_concurrency,
+        options: value.options,
+        enabled: value.enabled,
+    };
+    let (at, within) = (app.clone(), inside.clone());
+    let work = async move {
+        let done = domain::create(&at.domain, &within.caller, &within.tenant.id, new).await?;
+        let (row, revision) = at.committed(done);
+        outcome(true, row, revision)
+    };
+    let done = key.once(&app, inside.asker(), &bytes, work).await?;
+    Ok(app.answer(prefer, done).await)
+}
+
+/// `PATCH /provider-keys/{id}`
+pub async fn update(
+    State(app): State<App>,
+    inside: InTenant,
+    Path(id): Path<String>,
+    if_match: IfMatch,
+    prefer: Prefer,
+    StrictJson { value, .. }: StrictJson<PatchProviderKey>,
+) -> Result<Response, Problem> {
+    let patch = ProviderKeyPatch {
+        label: value.label,
+        secret: value.secret.map(domain::SecretText::from),
+        tags: value.tags,
+        base_url: value.base_url,
+        project_id: value.project_id,
+        weight: value.weight,
+        priority: value.priority,
+        max_concurrency: value.max_concurrency,
+        options: value.options,
+        enabled: value.enabled,
+    };
+    let place = (inside.tenant.id.as_str(), id.as_str());
+    let done = domain::update(&app.domain, &inside.caller, place, patch, if_match.version()?).await?;
+    let (row, revision) = app.committed(done);
+    Ok(app.answer(prefer, outcome(false, row, revision)?).await)
+}
+
+/// `POST /provider-keys/{id}/rotate`
+pub async fn rotate(
+    State(app): State<App>,
+    inside: InTenant,
+    Path(id): Path<String>,
+    if_match: IfMatch,
+    prefer: Prefer,
+    StrictJson { value, .. }: StrictJson<RotateProviderKey>,
+) -> Result<Response, Problem> {
+    let place = (inside.tenant.id.as_str(), id.as_str());
+    let version = if_match.version()?;
+    let done = domain::rotate(&app.domain, &inside.caller, place, value.secret.into(), version).await?;
+    let (row, revision) = app.committed(done);
+    Ok(app.answer(prefer, outcome(false, row, revision)?).await)
+}
+
+/// `DELETE /provider-keys/{id}`
+pub async fn delete(
+    State(app): State<App>,
+    inside: InTenant,
+    Path(id): Path<String>,
+    if_match: IfMatch,
+    prefer: Prefer,
+) -> Result<Response, Problem> {
+    let place = (inside.tenant.id.as_str(), id.as_str());
+    let done = domain::delete(&app.domain, &inside.caller, place, if_match.version()?).await?;
+    let ((), revision) = app.committed(done);
+    Ok(app.answer(prefer, Outcome::gone().revision(revision)).await)
+}

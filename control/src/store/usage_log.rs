@@ -1,0 +1,201 @@
+//! Usage events, one row per exchange, newest first.
+
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+
+use super::error::StoreError;
+use super::row::RowExt as _;
+
+/// What a caller wants to see. Empty text: no filter.
+#[derive(Clone, Debug)]
+pub struct LogFilter {
+    /// Always one tenant's.
+    pub tenant_id: String,
+    /// Unix microseconds, inclusive.
+    pub from: i64,
+    /// Exclusive.
+    pub to: i64,
+    /// Bot id.
+    pub bot_id: String,
+    /// Slug.
+    pub vendor: String,
+    /// As served.
+    pub model: String,
+    /// Exact code; `None`: any.
+    pub status: Option<i64>,
+    /// As in the contract.
+    pub outcome: String,
+    /// Provider key id.
+    pub key: String,
+    /// Only rows after this one: its time and its exchange id.
+    pub after: Option<(i64, String)>,
+    /// At most so many rows.
+    pub limit: i64,
+}
+
+/// One row, names resolved.
+#[derive(Clone, Debug)]
+pub struct LogRow {
+    /// `req_…`
+    pub exchange_id: String,
+    /// When the request began.
+    pub created_at: i64,
+    /// Hostname, also of a deleted bot.
+    pub bot: String,
+    /// Slug; empty: none.
+    pub project: String,
+    /// JSON object.
+    pub labels: String,
+    /// As stored; see the columns of the same names.
+    pub client_request_id: String,
+    /// Empty: none.
+    pub agent_id: String,
+    /// Empty: none.
+    pub session_id: String,
+    /// Slug.
+    pub vendor: String,
+    /// As served.
+    pub model: String,
+    /// The route.
+    pub endpoint: String,
+    /// What the client got.
+    pub status_code: i64,
+    /// How it ended.
+    pub outcome: String,
+    /// Empty: none.
+    pub error_code: String,
+    /// Empty: none.
+    pub error_message: String,
+    /// Whether a stream was asked for.
+    pub stream: bool,
+    /// `None`: the vendor did not say; so for all counts.
+    pub input_tokens: Option<i64>,
+    /// Part of `input_tokens`.
+    pub cached_input_tokens: Option<i64>,
+    /// Part of `input_tokens`.
+    pub cache_write_tokens: Option<i64>,
+    /// All generated.
+    pub output_tokens: Option<i64>,
+    /// Part of `output_tokens`.
+    pub reasoning_tokens: Option<i64>,
+    /// All.
+    pub total_tokens: Option<i64>,
+    /// `upstream`, `estimated` or `none`.
+    pub usage_source: String,
+    /// Tokens held.
+    pub reserved_tokens: i64,
+    /// Empty: none was chosen.
+    pub provider_key_id: String,
+    /// JSON array of attempts.
+    pub tried: String,
+    /// Microseconds.
+    pub duration_micros: i64,
+    /// Microseconds.
+    pub ttft_micros: Option<i64>,
+    /// Micro-USD; `None`: no price known.
+    pub cost_micros: Option<i64>,
+    /// Snapshot it was admitted under.
+    pub config_version: String,
+}
+
+macro_rules! select {
+    ($where:literal) => {
+        concat!(
+            "SELECT e.exchange_id, e.created_at, e.labels, e.client_request_id, e.agent_id, e.session_id, e.vendor, \
+             e.model, e.endpoint, e.status_code, e.outcome, e.error_code, e.error_message, e.stream, e.input_tokens, \
+             e.cached_input_tokens, e.cache_write_tokens, e.output_tokens, e.reasoning_tokens, e.total_tokens, \
+             e.usage_source, e.reserved_tokens, e.provider_key_id, e.tried, e.duration_micros, e.ttft_micros, \
+             e.cost_micros, e.config_version, COALESCE(b.hostname, t.name, e.bot_id) AS bot, \
+             COALESCE(p.slug, u.name, e.project_id) AS project \
+             FROM usage_events e LEFT JOIN bots b ON b.id = e.bot_id LEFT JOIN tombstones t ON t.id = e.bot_id \
+             LEFT JOIN projects p ON p.id = e.project_id LEFT JOIN tombstones u ON u.id = e.project_id WHERE ",
+            $where
+        )
+    };
+}
+
+// $1 tenant, $2 from, $3 to, $4/$5 cursor, $6 vendor, $7 model, $8 status,
+// $9 outcome, $10 key, $11 limit, $12 bot.
+const BY_TENANT: &str = select!(
+    "e.tenant_id = $1 AND e.created_at >= $2 AND e.created_at < $3 AND (e.created_at, e.exchange_id) < ($4, $5) \
+     AND ($6 = '' OR e.vendor = $6) AND ($7 = '' OR e.model = $7) AND ($8 < 0 OR e.status_code = $8) \
+     AND ($9 = '' OR e.outcome = $9) AND ($10 = '' OR e.provider_key_id = $10) AND $12 = '' \
+     ORDER BY e.created_at DESC, e.exchange_id DESC LIMIT $11"
+);
+const BY_BOT: &str = select!(
+    "e.bot_id = $12 AND e.tenant_id = $1 AND e.created_at >= $2 AND e.created_at < $3 \
+     AND (e.created_at, e.exchange_id) < ($4, $5) \
+     AND ($6 = '' OR e.vendor = $6) AND ($7 = '' OR e.model = $7) AND ($8 < 0 OR e.status_code = $8) \
+     AND ($9 = '' OR e.outcome = $9) AND ($10 = '' OR e.provider_key_id = $10) \
+     ORDER BY e.created_at DESC, e.exchange_id DESC LIMIT $11"
+);
+const BY_ID: &str = select!("e.tenant_id = $1 AND e.exchange_id = $2");
+
+/// One page, newest first.
+///
+/// # Errors
+/// As the database answers.
+pub async fn page(conn: &mut AnyConnection, filter: &LogFilter) -> Result<Vec<LogRow>, StoreError> {
+    let sql = if filter.bot_id.is_empty() { BY_TENANT } else { BY_BOT };
+    let (time, id) = filter.after.clone().unwrap_or((i64::MAX, String::new()));
+    let rows = sqlx::query(sql)
+        .bind(filter.tenant_id.as_str())
+        .bind(filter.from)
+        .bind(filter.to)
+        .bind(time)
+        .bind(id)
+        .bind(filter.vendor.as_str())
+        .bind(filter.model.as_str())
+        .bind(filter.status.unwrap_or(-1))
+        .bind(filter.outcome.as_str())
+        .bind(filter.key.as_str())
+        .bind(filter.limit)
+        .bind(filter.bot_id.as_str())
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(decode).collect()
+}
+
+/// One exchange of a tenant.
+///
+/// # Errors
+/// As the database answers.
+pub async fn get(conn: &mut AnyConnection, tenant_id: &str, exchange_id: &str) -> Result<Option<LogRow>, StoreError> {
+    let row = sqlx::query(BY_ID).bind(tenant_id).bind(exchange_id).fetch_optional(conn).await?;
+    row.as_ref().map(decode).transpose()
+}
+
+fn decode(row: &AnyRow) -> Result<LogRow, StoreError> {
+    Ok(LogRow {
+        exchange_id: row.text("exchange_id")?,
+        created_at: row.int("created_at")?,
+        bot: row.text("bot")?,
+        project: row.text("project")?,
+        labels: row.text("labels")?,
+        client_request_id: row.text("client_request_id")?,
+        agent_id: row.text("agent_id")?,
+        session_id: row.text("session_id")?,
+        vendor: row.text("vendor")?,
+        model: row.text("model")?,
+        endpoint: row.text("endpoint")?,
+        status_code: row.int("status_code")?,
+        outcome: row.text("outcome")?,
+        error_code: row.text("error_code")?,
+        error_message: row.text("error_message")?,
+        stream: row.flag("stream")?,
+        input_tokens: row.opt_int("input_tokens")?,
+        cached_input_tokens: row.opt_int("cached_input_tokens")?,
+        cache_write_tokens: row.opt_int("cache_write_tokens")?,
+        output_tokens: row.opt_int("output_tokens")?,
+        reasoning_tokens: row.opt_int("reasoning_tokens")?,
+        total_tokens: row.opt_int("total_tokens")?,
+        usage_source: row.text("usage_source")?,
+        reserved_tokens: row.int("reserved_tokens")?,
+        provider_key_id: row.text("provider_key_id")?,
+        tried: row.text("tried")?,
+        duration_micros: row.int("duration_micros")?,
+        ttft_micros: row.opt_int("ttft_micros")?,
+        cost_micros: row.opt_int("cost_micros")?,
+        config_version: row.text("config_version")?,
+    })
+}

@@ -1,0 +1,13 @@
+//! The REST API against a control plane in this process, one story per file.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod bots;
+mod common;
+mod errors;
+mod idempotency;
+mod keys;
+mod lists;
+mod secrets;
+mod start;
+mod tenancy;
+mod usage;
