@@ -27,7 +27,8 @@ verify:
 # Ratios against bare loops and other proxies, within one run.
 bench:
 	.ci/needs build
-	cargo run --release --locked -p clawgate-bench -- run all
+	cargo build --release --locked --workspace --bins
+	cargo run --release --locked -p clawgate-bench -- numbers
 
 # The web console comes with a later release.
 console:

@@ -12,10 +12,12 @@ pub(crate) fn table(title: &str, series: &[Series], ratios: &[Ratio], verdicts: 
         let _infallible = out.write_fmt(text);
         out.push('\n');
     };
-    line(format_args!(
-        "  {:width$}  {:>10}  {:>9}  {:>9}  {:>9}  {:>9}  {:>7}",
-        "target", "requests/s", "p50 µs", "p90 µs", "p99 µs", "p99.9 µs", "errors"
-    ));
+    if !series.is_empty() {
+        line(format_args!(
+            "  {:width$}  {:>10}  {:>9}  {:>9}  {:>9}  {:>9}  {:>7}",
+            "target", "requests/s", "p50 µs", "p90 µs", "p99 µs", "p99.9 µs", "errors"
+        ));
+    }
     for series in series {
         let at = |quantile: f64| series.spread(move |round| round.quantile(quantile)).median;
         line(format_args!(
