@@ -1,0 +1,180 @@
+//! One batch, one transaction.
+
+use clawgate_shared::id;
+
+use super::decode::{self, decode};
+use super::fence::{Claim, may_take_over};
+use super::plan::{Plan, plan};
+use super::rollup;
+use crate::snapshot::rollout::Rollout;
+use crate::store::usage_ingest::{self, Cursor, EventRow, Shard};
+use crate::store::{Db, StoreError, Tx, usage_rollup};
+
+/// Most records in one batch.
+pub const MAX_RECORDS: usize = 4096;
+/// Longest instance id, in bytes.
+const MAX_INSTANCE: usize = 128;
+/// How many open exchanges of an ended shard are turned into events at a time.
+const LONE_OPENS: i64 = 1024;
+
+/// A batch as it came, not yet looked into.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Checked against the sender's certificate before.
+    pub node_id: &'a str,
+    /// See the node protocol; so for all fields.
+    pub epoch: u64,
+    /// Which log of the epoch.
+    pub shard: u32,
+    /// Position of `records[0]`.
+    pub first_position: u64,
+    /// Encoded records.
+    pub records: &'a [Vec<u8>],
+    /// Random per process.
+    pub instance_id: &'a str,
+}
+
+/// What came of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Everything below is durable here.
+    pub next_position: u64,
+    /// Events that were new.
+    pub events: u64,
+    /// Of them, those whose end nobody saw.
+    pub indeterminate: u64,
+    /// Ends of exchanges that had an event already.
+    pub duplicates: u64,
+    /// Records that are lost.
+    pub lost: u64,
+}
+
+/// Why a batch is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// Another live process writes this epoch; or the sender is not known yet.
+    #[error("another process of this node writes this epoch")]
+    Fenced,
+    /// An admin removed this node.
+    #[error("this node was revoked")]
+    Revoked,
+    /// The request itself is wrong; sending it again does not help.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// The database; sending the batch again may help.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Takes a batch. When this returns `Ok`, everything below `next_position` is
+/// durable; when it does not, nothing of the batch is.
+///
+/// # Errors
+/// See [`IngestError`].
+pub async fn accept(db: &Db, rollout: &Rollout, batch: Batch<'_>, now: i64) -> Result<Accepted, IngestError> {
+    let (shard, first) = check(&batch)?;
+    let mut tx = db.begin().await?;
+    let mut cursor = usage_ingest::lock_cursor(&mut tx, shard, 0, batch.instance_id, now).await?;
+    fence(&mut tx, rollout, shard, &cursor, batch.instance_id).await?;
+    let next = cursor.next_position;
+    let known = usize::try_from(next.saturating_sub(first)).unwrap_or(0);
+    let unseen = if first > next { &[] } else { batch.records.get(known..).unwrap_or_default() };
+    if unseen.is_empty() {
+        // A gap, or nothing new: the answer says where we are.
+        tx.commit().await?;
+        return Ok(Accepted { next_position: unsigned(next), ..Accepted::default() });
+    }
+    let planned = plan((next..).zip(unseen).map(|(position, bytes)| decode(bytes, position, now)));
+    let mut accepted = write(&mut tx, shard, &planned, now).await?;
+    if let Some(reason) = planned.malformed {
+        tracing::error!(node = batch.node_id, epoch = batch.epoch, shard = batch.shard, reason, "usage record lost");
+    }
+    cursor.next_position = next.saturating_add(i64::try_from(unseen.len()).unwrap_or(i64::MAX));
+    cursor.instance_id = batch.instance_id.to_owned();
+    if let Some(ended) = planned.ended {
+        cursor.ended = ended.to_owned();
+    }
+    usage_ingest::move_cursor(&mut tx, shard, &cursor, planned.lost).await?;
+    tx.commit().await?;
+    accepted.next_position = unsigned(cursor.next_position);
+    Ok(accepted)
+}
+
+fn check<'a>(batch: &Batch<'a>) -> Result<(Shard<'a>, i64), IngestError> {
+    if !id::Kind::Node.matches(batch.node_id) {
+        return Err(IngestError::Invalid("node_id is no node id"));
+    }
+    if batch.instance_id.is_empty() || batch.instance_id.len() > MAX_INSTANCE || batch.instance_id.contains('\0') {
+        return Err(IngestError::Invalid("instance_id is empty or too long"));
+    }
+    if batch.records.len() > MAX_RECORDS {
+        return Err(IngestError::Invalid("too many records"));
+    }
+    let too_large = |_| IngestError::Invalid("epoch or position is too large");
+    let epoch = i64::try_from(batch.epoch).map_err(too_large)?;
+    let first = i64::try_from(batch.first_position).map_err(too_large)?;
+    Ok((Shard { node_id: batch.node_id, epoch, shard: i64::from(batch.shard) }, first))
+}
+
+async fn fence(
+    tx: &mut Tx,
+    rollout: &Rollout,
+    shard: Shard<'_>,
+    cursor: &Cursor,
+    instance_id: &str,
+) -> Result<(), IngestError> {
+    if cursor.instance_id == instance_id {
+        return Ok(());
+    }
+    let claim = Claim {
+        epoch: shard.epoch,
+        writer_connected: rollout.is_connected(shard.node_id, &cursor.instance_id),
+        claimant_connected: rollout.is_connected(shard.node_id, instance_id),
+        claimant_epoch: usage_ingest::newest_epoch(tx, shard.node_id, instance_id).await?,
+    };
+    if may_take_over(claim) { Ok(()) } else { Err(IngestError::Fenced) }
+}
+
+/// Writes what was planned; the cursor is the caller's.
+async fn write(tx: &mut Tx, shard: Shard<'_>, plan: &Plan, now: i64) -> Result<Accepted, StoreError> {
+    let mut accepted = Accepted { lost: unsigned(plan.lost), ..Accepted::default() };
+    usage_ingest::insert_opens(tx, shard, &plan.opens).await?;
+    let earlier: Vec<&str> = plan.settles_of_earlier.iter().map(String::as_str).collect();
+    usage_ingest::delete_opens(tx, &earlier).await?;
+    add(tx, shard, &plan.events, now, &mut accepted).await?;
+    if plan.ended.is_some() {
+        loop {
+            let opens = usage_ingest::lone_opens(tx, shard, LONE_OPENS).await?;
+            if opens.is_empty() {
+                break;
+            }
+            let events: Vec<EventRow> = opens.into_iter().map(decode::indeterminate).collect();
+            add(tx, shard, &events, now, &mut accepted).await?;
+            let ids: Vec<&str> = events.iter().map(|event| event.open.exchange_id.as_str()).collect();
+            usage_ingest::delete_opens(tx, &ids).await?;
+        }
+    }
+    Ok(accepted)
+}
+
+/// Adds events and, for those that were new, their sums.
+async fn add(
+    tx: &mut Tx,
+    shard: Shard<'_>,
+    events: &[EventRow],
+    now: i64,
+    accepted: &mut Accepted,
+) -> Result<(), StoreError> {
+    let new = usage_ingest::insert_events(tx, shard, now, events).await?;
+    let new: Vec<&EventRow> = events.iter().zip(new).filter_map(|(event, new)| new.then_some(event)).collect();
+    usage_rollup::add(tx, &rollup::sum(new.iter().copied())).await?;
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    accepted.events += count(new.len());
+    accepted.indeterminate += count(new.iter().filter(|event| event.indeterminate).count());
+    accepted.duplicates += count(events.len() - new.len());
+    Ok(())
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

@@ -1,0 +1,283 @@
+//! From the bytes of one record to rows. Total: what cannot be read becomes
+//! [`Record::Malformed`], so that one bad record never blocks its shard.
+
+use clawgate_shared::id;
+use clawgate_shared::proto::node::{Open, Settle, UsageRecord, usage_record::Kind};
+use clawgate_shared::usage::Usage;
+use prost::Message as _;
+use serde_json::{Map, Value, json};
+
+use crate::store::row::clean;
+use crate::store::usage_ingest::{EventRow, OpenRow};
+
+/// Longest text that is stored, in bytes.
+const MAX_TEXT: usize = 2048;
+/// Most entries of a list that are stored.
+const MAX_LIST: usize = 128;
+/// Counts above this are a mistake of the sender; it keeps sums far from
+/// overflow, which would make the database refuse the batch for ever.
+const MAX_COUNT: i64 = 1_000_000_000_000;
+/// How far in the future an event may say it began, in microseconds.
+const MAX_AHEAD: i64 = 5 * 60 * 1_000_000;
+/// How far in the past, in microseconds.
+const MAX_BEHIND: i64 = 35 * 24 * 3600 * 1_000_000;
+
+const OUTCOMES: [&str; 7] =
+    ["ok", "upstream_error", "client_disconnect", "interrupted", "refused", "failed", INDETERMINATE];
+/// The outcome of an exchange whose end nobody saw.
+pub const INDETERMINATE: &str = "indeterminate";
+
+/// What one record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// An exchange is about to be sent.
+    Open(Box<OpenRow>),
+    /// An exchange has ended.
+    Settle(Box<EventRow>),
+    /// The shard is complete.
+    End {
+        /// Said by a successor, not by the writer.
+        abandoned: bool,
+    },
+    /// Positions that were lost before they came here.
+    Lost {
+        /// How many.
+        count: i64,
+    },
+    /// Cannot be read: counted as lost.
+    Malformed(&'static str),
+}
+
+/// Reads one record; `now` bounds the times it may state.
+#[must_use]
+pub fn decode(bytes: &[u8], position: i64, now: i64) -> Record {
+    let Ok(record) = UsageRecord::decode(bytes) else { return Record::Malformed("not a usage record") };
+    match record.kind {
+        Some(Kind::Open(open)) => match open_row(open, position, now) {
+            Some(row) => Record::Open(Box::new(row)),
+            None => Record::Malformed("an open without exchange, tenant or bot"),
+        },
+        Some(Kind::Settle(settle)) => match event_row(settle, position, now) {
+            Some(row) => Record::Settle(Box::new(row)),
+            None => Record::Malformed("a settle without exchange, tenant or bot"),
+        },
+        Some(Kind::End(end)) => Record::End { abandoned: end.abandoned },
+        Some(Kind::Lost(lost)) => Record::Lost { count: count(lost.count) },
+        None => Record::Malformed("a record of an unknown kind"),
+    }
+}
+
+fn open_row(open: Open, position: i64, now: i64) -> Option<OpenRow> {
+    let row = OpenRow {
+        exchange_id: open.exchange_id,
+        position,
+        created_at: clamp_time(open.at_micros, now),
+        tenant_id: text(&open.tenant_id),
+        project_id: text(&open.project_id),
+        bot_id: text(&open.bot_id),
+        vendor: text(&open.vendor),
+        model: text(&open.model),
+        endpoint: text(&open.endpoint),
+        client_request_id: text(&open.client_request_id),
+        provider_key_id: text(&open.provider_key_id),
+        stream: open.stream,
+        reserved_tokens: count(open.reserved_tokens),
+        config_version: text(&open.config_version),
+        agent_id: text(&open.agent_id),
+        session_id: text(&open.session_id),
+    };
+    let named = id::Kind::Exchange.matches(&row.exchange_id) && !row.tenant_id.is_empty() && !row.bot_id.is_empty();
+    named.then_some(row)
+}
+
+fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
+    let usage = Usage {
+        input: settle.input_tokens,
+        output: settle.output_tokens,
+        total: settle.total_tokens,
+        ..Usage::default()
+    };
+    let tried = settle.tried.iter().take(MAX_LIST).map(|attempt| {
+        json!({
+            "key": text(&attempt.key_id),
+            "status": attempt.status,
+            "reason": text(&attempt.reason),
+            "ms": attempt.millis,
+        })
+    });
+    let tried = Value::Array(tried.collect()).to_string();
+    let labels = settle.labels.iter().take(MAX_LIST).map(|label| (text(&label.key), Value::String(text(&label.value))));
+    let labels = Value::Object(labels.collect::<Map<_, _>>()).to_string();
+    Some(EventRow {
+        labels,
+        status_code: i64::from(settle.status_code.min(999)),
+        outcome: known(&settle.outcome, &OUTCOMES, "failed"),
+        error_code: text(&settle.error_code),
+        error_message: text(&settle.error_message),
+        input_tokens: settle.input_tokens.map(count),
+        cached_input_tokens: settle.cached_input_tokens.map(count),
+        cache_write_tokens: settle.cache_write_tokens.map(count),
+        output_tokens: settle.output_tokens.map(count),
+        reasoning_tokens: settle.reasoning_tokens.map(count),
+        total_tokens: settle.total_tokens.or_else(|| usage.total_or_sum()).map(count),
+        usage_source: known(&settle.usage_source, &["upstream", "estimated", "none"], "none"),
+        tried,
+        duration_micros: count(settle.duration_micros),
+        ttft_micros: settle.ttft_micros.map(count),
+        cost_micros: None,
+        indeterminate: settle.outcome == INDETERMINATE,
+        open: open_row(
+            Open {
+                exchange_id: settle.exchange_id,
+                at_micros: settle.at_micros,
+                tenant_id: settle.tenant_id,
+                project_id: settle.project_id,
+                bot_id: settle.bot_id,
+                vendor: settle.vendor,
+                model: settle.model,
+                endpoint: settle.endpoint,
+                client_request_id: settle.client_request_id,
+                provider_key_id: settle.provider_key_id,
+                stream: settle.stream,
+                reserved_tokens: settle.reserved_tokens,
+                config_version: settle.config_version,
+                agent_id: settle.agent_id,
+                session_id: settle.session_id,
+            },
+            position,
+            now,
+        )?,
+    })
+}
+
+/// The event of an exchange whose end nobody saw: it counts at its
+/// reservation.
+#[must_use]
+pub fn indeterminate(open: OpenRow) -> EventRow {
+    let held = (open.reserved_tokens > 0).then_some(open.reserved_tokens);
+    EventRow {
+        labels: "{}".into(),
+        tried: "[]".into(),
+        outcome: INDETERMINATE.into(),
+        usage_source: if held.is_some() { "estimated" } else { "none" }.into(),
+        total_tokens: held,
+        indeterminate: true,
+        open,
+        ..EventRow::default()
+    }
+}
+
+fn text(value: &str) -> String {
+    let mut end = value.len().min(MAX_TEXT);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    clean(value.get(..end).unwrap_or_default())
+}
+
+fn count(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(MAX_COUNT).min(MAX_COUNT)
+}
+
+fn known(value: &str, words: &[&str], otherwise: &str) -> String {
+    words.iter().find(|word| **word == value).map_or(otherwise, |word| word).to_owned()
+}
+
+fn clamp_time(at: i64, now: i64) -> i64 {
+    at.clamp(now.saturating_sub(MAX_BEHIND).max(0), now.saturating_add(MAX_AHEAD))
+}
+
+#[cfg(test)]
+mod tests {
+    use clawgate_shared::proto::node::{Attempt, EpochEnd, Label, LostRange};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_000_000;
+    const ID: &str = "req_0123456789abcdef0123456789abcdef";
+
+    fn settle() -> Settle {
+        Settle {
+            exchange_id: ID.into(),
+            at_micros: NOW,
+            tenant_id: "ten_1".into(),
+            bot_id: "bot_1".into(),
+            outcome: "ok".into(),
+            status_code: 200,
+            usage_source: "upstream".into(),
+            ..Settle::default()
+        }
+    }
+
+    fn read(kind: Kind) -> Record {
+        decode(&UsageRecord { kind: Some(kind) }.encode_to_vec(), 7, NOW)
+    }
+
+    fn event(settle: Settle) -> EventRow {
+        match read(Kind::Settle(settle)) {
+            Record::Settle(row) => *row,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn absent_counts_stay_absent_and_zeros_stay_zero() {
+        let row = event(Settle { input_tokens: Some(0), ..settle() });
+        assert_eq!((row.input_tokens, row.output_tokens, row.total_tokens), (Some(0), None, Some(0)));
+        assert_eq!(event(settle()).total_tokens, None);
+        let row = event(Settle { input_tokens: Some(3), output_tokens: Some(4), total_tokens: Some(9), ..settle() });
+        assert_eq!(row.total_tokens, Some(9), "the node's total stands");
+    }
+
+    #[test]
+    fn times_and_counts_are_bounded() {
+        for (at, wanted) in [
+            (NOW, NOW),
+            (i64::MAX, NOW + MAX_AHEAD),
+            (0, NOW - MAX_BEHIND),
+            (NOW - MAX_BEHIND + 1, NOW - MAX_BEHIND + 1),
+        ] {
+            assert_eq!(event(Settle { at_micros: at, ..settle() }).open.created_at, wanted);
+        }
+        let row = event(Settle { input_tokens: Some(u64::MAX), duration_micros: u64::MAX, ..settle() });
+        assert_eq!((row.input_tokens, row.duration_micros), (Some(MAX_COUNT), MAX_COUNT));
+    }
+
+    #[test]
+    fn texts_are_stored_by_both_engines() {
+        let row = event(Settle { model: "a\0b".into(), error_message: "é".repeat(2000), ..settle() });
+        assert_eq!(row.open.model, "a\u{fffd}b");
+        assert_eq!(row.error_message.len(), 2048);
+        let row = event(Settle {
+            tried: vec![Attempt { key_id: "key_1".into(), status: 429, reason: "rate".into(), millis: 5 }],
+            labels: vec![Label { key: "team".into(), value: "a\"b".into() }],
+            outcome: "from the future".into(),
+            ..settle()
+        });
+        assert_eq!(row.tried, r#"[{"key":"key_1","status":429,"reason":"rate","ms":5}]"#);
+        assert_eq!((row.labels.as_str(), row.outcome.as_str()), (r#"{"team":"a\"b"}"#, "failed"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_malformed_and_nothing_else() {
+        assert!(matches!(decode(&[0xff, 0xff], 1, NOW), Record::Malformed(_)));
+        assert!(matches!(decode(&[], 1, NOW), Record::Malformed(_)));
+        for broken in [
+            Settle { exchange_id: "x".into(), ..settle() },
+            Settle { tenant_id: String::new(), ..settle() },
+            Settle { bot_id: String::new(), ..settle() },
+        ] {
+            assert!(matches!(read(Kind::Settle(broken)), Record::Malformed(_)));
+        }
+        assert_eq!(read(Kind::End(EpochEnd { abandoned: true })), Record::End { abandoned: true });
+        assert_eq!(read(Kind::Lost(LostRange { count: 3, reason: String::new() })), Record::Lost { count: 3 });
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&bytes, 0, NOW);
+        }
+    }
+}

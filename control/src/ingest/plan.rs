@@ -1,0 +1,93 @@
+//! What one batch means for the database. Pure.
+
+use std::collections::{HashMap, HashSet};
+
+use super::decode::Record;
+use crate::store::usage_ingest::{EventRow, OpenRow};
+
+/// The rows of one batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Exchanges that begin here and do not end here.
+    pub opens: Vec<OpenRow>,
+    /// Exchanges that end here, each once.
+    pub events: Vec<EventRow>,
+    /// Those of `events` that did not begin here, and may have an open row.
+    pub settles_of_earlier: Vec<String>,
+    /// `closed` or `abandoned`: what is still open in the shard will not end.
+    pub ended: Option<&'static str>,
+    /// Records that are lost.
+    pub lost: i64,
+    /// Why the last of them could not be read here.
+    pub malformed: Option<&'static str>,
+}
+
+/// Takes the records of a batch together, in the order of their positions.
+pub fn plan(records: impl IntoIterator<Item = Record>) -> Plan {
+    let mut plan = Plan::default();
+    let mut opens: HashMap<String, OpenRow> = HashMap::new();
+    let mut order = Vec::new();
+    let mut settled = HashSet::new();
+    for record in records {
+        match record {
+            Record::Open(open) => {
+                if !settled.contains(&open.exchange_id) && !opens.contains_key(&open.exchange_id) {
+                    order.push(open.exchange_id.clone());
+                    opens.insert(open.exchange_id.clone(), *open);
+                }
+            }
+            Record::Settle(event) => {
+                let id = &event.open.exchange_id;
+                if !settled.insert(id.clone()) {
+                    continue;
+                }
+                if opens.remove(id).is_none() {
+                    plan.settles_of_earlier.push(id.clone());
+                }
+                plan.events.push(*event);
+            }
+            Record::End { abandoned } => plan.ended = Some(if abandoned { "abandoned" } else { "closed" }),
+            Record::Lost { count } => plan.lost = plan.lost.saturating_add(count),
+            Record::Malformed(reason) => {
+                plan.lost = plan.lost.saturating_add(1);
+                plan.malformed = Some(reason);
+            }
+        }
+    }
+    plan.opens = order.into_iter().filter_map(|id| opens.remove(&id)).collect();
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(id: &str) -> Record {
+        Record::Open(Box::new(OpenRow { exchange_id: id.into(), ..OpenRow::default() }))
+    }
+
+    fn settle(id: &str) -> Record {
+        let open = OpenRow { exchange_id: id.into(), ..OpenRow::default() };
+        Record::Settle(Box::new(EventRow { open, ..EventRow::default() }))
+    }
+
+    #[test]
+    fn an_exchange_that_begins_and_ends_here_is_no_open() {
+        let plan = plan([open("a"), open("b"), settle("a"), settle("c"), open("d"), settle("c")]);
+        let opens: Vec<_> = plan.opens.iter().map(|row| row.exchange_id.as_str()).collect();
+        let events: Vec<_> = plan.events.iter().map(|row| row.open.exchange_id.as_str()).collect();
+        assert_eq!((opens, events), (vec!["b", "d"], vec!["a", "c"]));
+        assert_eq!(plan.settles_of_earlier, ["c"]);
+        assert_eq!((plan.ended, plan.lost), (None, 0));
+    }
+
+    #[test]
+    fn ends_and_losses_are_kept() {
+        let plan = plan([
+            Record::Lost { count: 3 },
+            Record::Malformed("bad"),
+            Record::End { abandoned: true },
+        ]);
+        assert_eq!((plan.lost, plan.ended, plan.malformed), (4, Some("abandoned"), Some("bad")));
+    }
+}

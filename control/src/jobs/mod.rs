@@ -1,0 +1,54 @@
+//! Background work of the control plane.
+//!
+//! Invariant: a job takes no input but the database, is idempotent, and may be
+//! run by several processes at once; a job that fails is tried again at its
+//! next time and stops nothing.
+//! Deliberately absent: work that is done when something happens (publishing,
+//! ingest); that lives where it happens.
+
+pub mod purge;
+pub mod reconcile;
+
+use std::time::Duration;
+
+use clawgate_shared::clock;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::store::{Db, StoreError};
+
+/// How often leftovers are cleared away.
+const PURGE: Duration = Duration::from_secs(10 * 60);
+/// How often rollups are checked against their events.
+const RECONCILE: Duration = Duration::from_secs(60 * 60);
+/// The first runs wait until the process has started.
+const FIRST: Duration = Duration::from_secs(60);
+/// How far back rollups are checked, in hours.
+const RECONCILE_HOURS: i64 = 26;
+
+/// Runs every job at its times until `stop` is true.
+pub async fn run(db: Db, mut stop: watch::Receiver<bool>) {
+    let every = |period| {
+        let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, period);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        timer
+    };
+    let (mut purge, mut reconcile) = (every(PURGE), every(RECONCILE));
+    while !*stop.borrow() {
+        tokio::select! {
+            _ = purge.tick() => report("purge", purge::run(&db, clock::now_micros()).await),
+            _ = reconcile.tick() => {
+                let from = clock::now_micros() - RECONCILE_HOURS * crate::ingest::rollup::HOUR;
+                report("reconcile", reconcile::run(&db, from).await);
+            }
+            changed = stop.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+fn report<T: std::fmt::Debug>(job: &'static str, outcome: Result<T, StoreError>) {
+    match outcome {
+        Ok(done) => tracing::debug!(job, ?done, "job done"),
+        Err(error) => tracing::warn!(job, %error, "job failed; it is tried again at its next time"),
+    }
+}

@@ -1,0 +1,35 @@
+//! Clears away what has served its purpose.
+
+use crate::store::{Db, StoreError, enroll, idempotency, usage_ingest};
+
+/// How long an expired enrolment token is kept, so that its refusal can be
+/// told apart in the log; microseconds.
+const TOKEN_GRACE: i64 = 24 * 3600 * 1_000_000;
+/// Open exchanges older than this are looked at; microseconds.
+const OPEN_AGE: i64 = 24 * 3600 * 1_000_000;
+
+/// How many rows went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Kept answers of creates.
+    pub idempotency_keys: u64,
+    /// Expired enrolment tokens.
+    pub enroll_tokens: u64,
+    /// Open exchanges that have an event after all.
+    pub settled_opens: u64,
+}
+
+/// One run.
+///
+/// # Errors
+/// As the database answers.
+pub async fn run(db: &Db, now: i64) -> Result<Purged, StoreError> {
+    let mut tx = db.begin().await?;
+    let purged = Purged {
+        idempotency_keys: idempotency::purge(&mut tx, now).await?,
+        enroll_tokens: enroll::delete_expired(&mut tx, now.saturating_sub(TOKEN_GRACE)).await?,
+        settled_opens: usage_ingest::delete_settled_opens(&mut tx, now.saturating_sub(OPEN_AGE)).await?,
+    };
+    tx.commit().await?;
+    Ok(purged)
+}

@@ -1,0 +1,425 @@
+//! What usage ingest reads and writes: shard cursors, open exchanges, events.
+//!
+//! Rows go in by multi-row statements of a power of two rows each, so that a
+//! batch of any size needs few statements and a connection's statement cache
+//! holds all of them.
+
+use std::sync::{Arc, LazyLock};
+
+use sqlx::any::AnyArguments;
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, AssertSqlSafe};
+
+use super::error::StoreError;
+use super::row::RowExt as _;
+
+/// Rows of the largest statement; 2^[`CHUNK_BITS`].
+const MAX_CHUNK: usize = 1 << CHUNK_BITS;
+const CHUNK_BITS: usize = 6;
+
+/// One shard of one epoch of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard<'a> {
+    /// `node_…`
+    pub node_id: &'a str,
+    /// Goes up by one with each start of the node.
+    pub epoch: i64,
+    /// Which of the epoch's logs.
+    pub shard: i64,
+}
+
+/// How far a shard has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Every lower position is counted.
+    pub next_position: i64,
+    /// Empty, `closed` or `abandoned`.
+    pub ended: String,
+    /// The process that wrote last.
+    pub instance_id: String,
+}
+
+/// An exchange that was sent and has no end yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenRow {
+    /// `req_…`
+    pub exchange_id: String,
+    /// In its shard.
+    pub position: i64,
+    /// When the request began, unix microseconds.
+    pub created_at: i64,
+    /// Ids; empty text: none.
+    pub tenant_id: String,
+    /// Empty: none.
+    pub project_id: String,
+    /// The caller.
+    pub bot_id: String,
+    /// Slug.
+    pub vendor: String,
+    /// As asked for; in an event as served.
+    pub model: String,
+    /// The route.
+    pub endpoint: String,
+    /// The client's own `x-request-id`.
+    pub client_request_id: String,
+    /// Key of the first attempt; in an event of the last one.
+    pub provider_key_id: String,
+    /// Whether the client asked for a stream.
+    pub stream: bool,
+    /// Tokens held from quotas.
+    pub reserved_tokens: i64,
+    /// Snapshot it was admitted under.
+    pub config_version: String,
+    /// As the client reported.
+    pub agent_id: String,
+    /// As the client reported.
+    pub session_id: String,
+}
+
+/// One exchange, ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventRow {
+    /// What it shares with an open one.
+    pub open: OpenRow,
+    /// JSON object.
+    pub labels: String,
+    /// What the client got.
+    pub status_code: i64,
+    /// One of the closed set of outcomes.
+    pub outcome: String,
+    /// Our stable code.
+    pub error_code: String,
+    /// For people.
+    pub error_message: String,
+    /// Null: the vendor did not say; so for all counts.
+    pub input_tokens: Option<i64>,
+    /// Part of `input_tokens`.
+    pub cached_input_tokens: Option<i64>,
+    /// Part of `input_tokens`.
+    pub cache_write_tokens: Option<i64>,
+    /// All generated.
+    pub output_tokens: Option<i64>,
+    /// Part of `output_tokens`.
+    pub reasoning_tokens: Option<i64>,
+    /// All.
+    pub total_tokens: Option<i64>,
+    /// `upstream`, `estimated` or `none`.
+    pub usage_source: String,
+    /// JSON array of attempts.
+    pub tried: String,
+    /// The whole exchange.
+    pub duration_micros: i64,
+    /// Until the first byte went to the client.
+    pub ttft_micros: Option<i64>,
+    /// Micro-USD; null: no price known.
+    pub cost_micros: Option<i64>,
+    /// Nobody saw its end.
+    pub indeterminate: bool,
+}
+
+const CREATE_CURSOR: &str = "INSERT INTO ingest_cursors \
+    (node_id, epoch, shard, next_position, ended, instance_id, lost_records, updated_at) \
+    VALUES ($1, $2, $3, $4, '', $5, 0, $6) ON CONFLICT (node_id, epoch, shard) DO NOTHING";
+// An update, because it locks the row on both engines.
+const LOCK_CURSOR: &str = "UPDATE ingest_cursors SET updated_at = $4 \
+    WHERE node_id = $1 AND epoch = $2 AND shard = $3 RETURNING next_position, ended, instance_id";
+const MOVE_CURSOR: &str = "UPDATE ingest_cursors SET next_position = $4, ended = $5, instance_id = $6, \
+    lost_records = lost_records + $7 WHERE node_id = $1 AND epoch = $2 AND shard = $3";
+const NEWEST_EPOCH: &str =
+    "SELECT CAST(MAX(epoch) AS BIGINT) AS epoch FROM ingest_cursors WHERE node_id = $1 AND instance_id = $2";
+const SELECT_OPENS: &str = "SELECT exchange_id, position, created_at, tenant_id, project_id, bot_id, vendor, model, \
+    endpoint, client_request_id, provider_key_id, stream, reserved_tokens, config_version, agent_id, session_id \
+    FROM usage_open WHERE node_id = $1 AND epoch = $2 AND shard = $3 ORDER BY position LIMIT $4";
+const SELECT_PLACE: &str = "SELECT node_id, epoch, shard, position FROM usage_events WHERE exchange_id = $1";
+const DELETE_OLD_OPENS: &str = "DELETE FROM usage_open WHERE created_at < $1 \
+    AND EXISTS (SELECT 1 FROM usage_events e WHERE e.exchange_id = usage_open.exchange_id)";
+
+static INSERT_OPENS: LazyLock<Statements> = LazyLock::new(|| {
+    Statements::new(
+        "INSERT INTO usage_open (node_id, epoch, shard, exchange_id, position, created_at, tenant_id, project_id, \
+         bot_id, vendor, model, endpoint, client_request_id, provider_key_id, stream, reserved_tokens, \
+         config_version, agent_id, session_id) VALUES ",
+        19,
+        " ON CONFLICT (exchange_id) DO NOTHING",
+    )
+});
+static DELETE_OPENS: LazyLock<Statements> =
+    LazyLock::new(|| Statements::new("DELETE FROM usage_open WHERE exchange_id IN (", 1, ")"));
+static INSERT_EVENTS: LazyLock<Statements> = LazyLock::new(|| {
+    Statements::new(
+        "INSERT INTO usage_events (node_id, epoch, shard, exchange_id, position, created_at, tenant_id, project_id, \
+         bot_id, vendor, model, endpoint, client_request_id, provider_key_id, stream, reserved_tokens, \
+         config_version, agent_id, session_id, received_at, labels, status_code, outcome, error_code, error_message, \
+         input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, total_tokens, \
+         usage_source, tried, duration_micros, ttft_micros, cost_micros, indeterminate) VALUES ",
+        37,
+        " ON CONFLICT (exchange_id) DO NOTHING",
+    )
+});
+
+/// The same statement for 1, 2, 4, … rows.
+pub(super) struct Statements(Vec<Arc<str>>);
+
+impl Statements {
+    pub(super) fn new(head: &str, columns: usize, tail: &str) -> Self {
+        let of_rows = |rows: usize| {
+            let row = |row: usize| {
+                let marks: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+                format!("({})", marks.join(","))
+            };
+            let rows: Vec<String> = (0..rows).map(row).collect();
+            Arc::from(format!("{head}{}{tail}", rows.join(",")))
+        };
+        Self((0..=CHUNK_BITS).map(|bit| of_rows(1 << bit)).collect())
+    }
+
+    /// Splits `rows` into runs, largest first, each with its statement.
+    pub(super) fn runs<'s, 'r, T>(&'s self, mut rows: &'r [T]) -> impl Iterator<Item = (Arc<str>, &'r [T])> + use<'s, 'r, T> {
+        std::iter::from_fn(move || {
+            let bit = rows.len().min(MAX_CHUNK).checked_ilog2()? as usize;
+            let (run, rest) = rows.split_at(1 << bit);
+            rows = rest;
+            Some((Arc::clone(self.0.get(bit)?), run))
+        })
+    }
+}
+
+pub(super) type Bound = Query<'static, Any, AnyArguments>;
+
+pub(super) fn query(sql: Arc<str>) -> Bound {
+    // Built from constants and placeholders only.
+    sqlx::query(AssertSqlSafe(sql))
+}
+
+/// Locks the shard's cursor until the transaction ends; a shard seen for the
+/// first time starts at `start`, for `instance_id`.
+///
+/// # Errors
+/// As the database answers; so for all functions here.
+pub async fn lock_cursor(
+    conn: &mut AnyConnection,
+    shard: Shard<'_>,
+    start: i64,
+    instance_id: &str,
+    now: i64,
+) -> Result<Cursor, StoreError> {
+    sqlx::query(CREATE_CURSOR)
+        .bind(shard.node_id)
+        .bind(shard.epoch)
+        .bind(shard.shard)
+        .bind(start)
+        .bind(instance_id)
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+    let row = sqlx::query(LOCK_CURSOR)
+        .bind(shard.node_id)
+        .bind(shard.epoch)
+        .bind(shard.shard)
+        .bind(now)
+        .fetch_one(conn)
+        .await?;
+    Ok(Cursor {
+        next_position: row.int("next_position")?,
+        ended: row.text("ended")?,
+        instance_id: row.text("instance_id")?,
+    })
+}
+
+/// Writes the cursor back and adds to the count of lost records.
+///
+/// # Errors
+/// See [`lock_cursor`].
+pub async fn move_cursor(
+    conn: &mut AnyConnection,
+    shard: Shard<'_>,
+    cursor: &Cursor,
+    lost: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(MOVE_CURSOR)
+        .bind(shard.node_id)
+        .bind(shard.epoch)
+        .bind(shard.shard)
+        .bind(cursor.next_position)
+        .bind(cursor.ended.as_str())
+        .bind(cursor.instance_id.as_str())
+        .bind(lost)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The newest epoch in which a process of a node was the last writer.
+///
+/// # Errors
+/// See [`lock_cursor`].
+pub async fn newest_epoch(
+    conn: &mut AnyConnection,
+    node_id: &str,
+    instance_id: &str,
+) -> Result<Option<i64>, StoreError> {
+    sqlx::query(NEWEST_EPOCH).bind(node_id).bind(instance_id).fetch_one(conn).await?.opt_int("epoch")
+}
+
+/// Adds open exchanges; known ones stay as they are.
+///
+/// # Errors
+/// See [`lock_cursor`].
+pub async fn insert_opens(conn: &mut AnyConnection, shard: Shard<'_>, rows: &[OpenRow]) -> Result<(), StoreError> {
+    for (sql, run) in INSERT_OPENS.runs(rows) {
+        let bound = run.iter().fold(query(sql), |query, row| bind_open(query, shard, row));
+        bound.execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// Adds events. Says for each whether it was new: an exchange that has an
+/// event already keeps that one.
+///
+/// # Errors
+/// See [`lock_cursor`].
+pub async fn insert_events(
+    conn: &mut AnyConnection,
+    shard: Shard<'_>,
+    received_at: i64,
+    rows: &[EventRow],
+) -> Result<Vec<bool>, StoreError> {
+    let mut new = Vec::with_capacity(rows.len());
+    for (sql, run) in INSERT_EVENTS.runs(rows) {
+        let bound = run.iter().fold(query(sql), |query, row| bind_event(query, shard, received_at, row));
+        let inserted = bound.execute(&mut *conn).await?.rows_affected();
+        if usize::try_from(inserted) == Ok(run.len()) {
+            new.extend(run.iter().map(|_| true));
+            continue;
+        }
+        for row in run {
+            new.push(is_from(conn, shard, row).await?);
+        }
+    }
+    Ok(new)
+}
+
+/// Whether the stored event of this exchange is the one at this very place.
+async fn is_from(conn: &mut AnyConnection, shard: Shard<'_>, event: &EventRow) -> Result<bool, StoreError> {
+    let row = sqlx::query(SELECT_PLACE).bind(event.open.exchange_id.as_str()).fetch_one(conn).await?;
+    Ok(row.text("node_id")? == shard.node_id
+        && row.int("epoch")? == shard.epoch
+        && row.int("shard")? == shard.shard
+        && row.int("position")? == event.open.position)
+}
+
+/// The next at most `limit` open exchanges of a shard.
+///
+/// # Errors
+/// See [`lock_cursor`].
+pub async fn lone_opens(conn: &mut AnyConnection, shard: Shard<'_>, limit: i64) -> Result<Vec<OpenRow>, StoreError> {
+    let rows = sqlx::query(SELECT_OPENS)
+        .bind(shard.node_id)
+        .bind(shard.epoch)
+        .bind(shard.shard)
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(OpenRow {
+                exchange_id: row.text("exchange_id")?,
+                position: row.int("position")?,
+                created_at: row.int("created_at")?,
+                tenant_id: row.text("tenant_id")?,
+                project_id: row.text("project_id")?,
+                bot_id: row.text("bot_id")?,
+                vendor: row.text("vendor")?,
+                model: row.text("model")?,
+                endpoint: row.text("endpoint")?,
+                client_request_id: row.text("client_request_id")?,
+                provider_key_id: row.text("provider_key_id")?,
+                stream: row.flag("stream")?,
+                reserved_tokens: row.int("reserved_tokens")?,
+                config_version: row.text("config_version")?,
+                agent_id: row.text("agent_id")?,
+                session_id: row.text("session_id")?,
+            })
+        })
+        .collect()
+}
+
+/// Forgets open exchanges that have ended.
+///
+/// # Errors
+/// See [`lock_cursor`].
+pub async fn delete_opens(conn: &mut AnyConnection, exchange_ids: &[&str]) -> Result<(), StoreError> {
+    for (sql, run) in DELETE_OPENS.runs(exchange_ids) {
+        run.iter().fold(query(sql), |query, id| query.bind((*id).to_owned())).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// Clean-up: open exchanges from before `before` that have an event after all.
+///
+/// # Errors
+/// See [`lock_cursor`].
+pub async fn delete_settled_opens(conn: &mut AnyConnection, before: i64) -> Result<u64, StoreError> {
+    Ok(sqlx::query(DELETE_OLD_OPENS).bind(before).execute(conn).await?.rows_affected())
+}
+
+fn bind_open(query: Bound, shard: Shard<'_>, row: &OpenRow) -> Bound {
+    query
+        .bind(shard.node_id.to_owned())
+        .bind(shard.epoch)
+        .bind(shard.shard)
+        .bind(row.exchange_id.clone())
+        .bind(row.position)
+        .bind(row.created_at)
+        .bind(row.tenant_id.clone())
+        .bind(row.project_id.clone())
+        .bind(row.bot_id.clone())
+        .bind(row.vendor.clone())
+        .bind(row.model.clone())
+        .bind(row.endpoint.clone())
+        .bind(row.client_request_id.clone())
+        .bind(row.provider_key_id.clone())
+        .bind(i64::from(row.stream))
+        .bind(row.reserved_tokens)
+        .bind(row.config_version.clone())
+        .bind(row.agent_id.clone())
+        .bind(row.session_id.clone())
+}
+
+fn bind_event(query: Bound, shard: Shard<'_>, received_at: i64, row: &EventRow) -> Bound {
+    bind_open(query, shard, &row.open)
+        .bind(received_at)
+        .bind(row.labels.clone())
+        .bind(row.status_code)
+        .bind(row.outcome.clone())
+        .bind(row.error_code.clone())
+        .bind(row.error_message.clone())
+        .bind(row.input_tokens)
+        .bind(row.cached_input_tokens)
+        .bind(row.cache_write_tokens)
+        .bind(row.output_tokens)
+        .bind(row.reasoning_tokens)
+        .bind(row.total_tokens)
+        .bind(row.usage_source.clone())
+        .bind(row.tried.clone())
+        .bind(row.duration_micros)
+        .bind(row.ttft_micros)
+        .bind(row.cost_micros)
+        .bind(i64::from(row.indeterminate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_split_into_few_statements() {
+        let statements = Statements::new("INSERT INTO t (a, b) VALUES ", 2, "");
+        let rows = [0u8; 133];
+        let runs: Vec<usize> = statements.runs(&rows).map(|(_, run)| run.len()).collect();
+        assert_eq!(runs, [64, 64, 4, 1]);
+        let (sql, _) = statements.runs(&rows[..2]).next().expect("a run");
+        assert_eq!(&*sql, "INSERT INTO t (a, b) VALUES ($1,$2),($3,$4)");
+        assert!(statements.runs(&rows[..0]).next().is_none());
+    }
+}
