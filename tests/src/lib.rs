@@ -11,6 +11,7 @@ pub mod config;
 pub mod engine;
 pub mod http;
 pub mod mock;
+pub mod postgres;
 pub mod process;
 pub mod recordings;
 pub mod rest;
