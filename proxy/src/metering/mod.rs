@@ -9,6 +9,8 @@
 pub mod backoff;
 pub mod record;
 pub mod shipper;
+#[cfg(test)]
+mod shipper_tests;
 pub mod spool;
 
 pub use backoff::Backoff;
