@@ -94,7 +94,7 @@ async fn start(
     let options = FleetOptions {
         server_names: config.allowed_hosts.iter().cloned().collect(),
         max_config_age: config.max_config_age,
-        test_poison: config.test_poison,
+        test_poison: false,
     };
     let fleet = Fleet::open(db.clone(), vault, options).await.map_err(|e| start::failed("fleet", &e))?;
     for task in fleet.start(stop.clone()) {
@@ -121,7 +121,11 @@ async fn start(
     metrics.watch(fleet.clone());
     let app = App::new(Parts { domain, fleet, public_url: config.public_url.clone(), bootstrap: token });
     let hosts = AllowedHosts::new(config.console_listen.ip(), &config.allowed_hosts);
-    start::spawn(parts, "console listener", serve::serve(listeners.console, router::build(app, hosts, metrics), stop));
+    start::spawn(
+        parts,
+        "console listener",
+        serve::serve(listeners.console, router::build(app, hosts, metrics, config.test_poison), stop),
+    );
     readiness.done("fleet");
     start::announce(&data, &config, &addresses)?;
     Ok(Held { _data: data, db })

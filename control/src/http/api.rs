@@ -36,14 +36,7 @@ macro_rules! verbs {
 impl Api {
     verbs! { get, GET; post, POST; patch, PATCH; put, PUT; delete, DELETE; }
 
-    fn add<H, T>(
-        mut self,
-        method: Method,
-        filter: MethodFilter,
-        path: &'static str,
-        handler: H,
-        doc: Doc,
-    ) -> Self
+    fn add<H, T>(mut self, method: Method, filter: MethodFilter, path: &'static str, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, App>,
         T: 'static,

@@ -82,7 +82,8 @@ impl<A: DeserializeOwned + Named, B: DeserializeOwned, S: Send + Sync> FromReque
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
-        let mut split = [form_urlencoded::Serializer::new(String::new()), form_urlencoded::Serializer::new(String::new())];
+        let mut split =
+            [form_urlencoded::Serializer::new(String::new()), form_urlencoded::Serializer::new(String::new())];
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let [first, second] = &mut split;
             let part = if A::NAMES.contains(&name.as_ref()) { first } else { second };

@@ -45,7 +45,9 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         let Some(value) = values.next() else { return Ok(Self::Any) };
         let text = value.to_str().unwrap_or_default().trim();
         if values.next().is_some() || text.contains(',') {
-            return Err(Problem::bad_parameter(FieldProblem::new("if-match", "format").saying("exactly one entity tag")));
+            return Err(Problem::bad_parameter(
+                FieldProblem::new("if-match", "format").saying("exactly one entity tag"),
+            ));
         }
         if text == "*" {
             return Ok(Self::Any);

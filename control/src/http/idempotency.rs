@@ -91,20 +91,12 @@ fn context(principal: &str, key: &str) -> String {
     format!("{}:{principal}:{key}", principal.len())
 }
 
-async fn finish(
-    app: &App,
-    principal: &str,
-    key: &str,
-    result: Result<Outcome, Problem>,
-) -> Result<Outcome, Problem> {
+async fn finish(app: &App, principal: &str, key: &str, result: Result<Outcome, Problem>) -> Result<Outcome, Problem> {
     let mut tx = app.domain.db.begin().await?;
     match &result {
         Ok(outcome) => {
             let plain = zeroize::Zeroizing::new(serde_json::to_vec(outcome).map_err(|e| Problem::internal(&e))?);
-            let sealed = app
-                .domain
-        .vault
-                .seal_blob(Purpose::IdempotentAnswer, &context(principal, key), &plain)?;
+            let sealed = app.domain.vault.seal_blob(Purpose::IdempotentAnswer, &context(principal, key), &plain)?;
             idempotency::finish(&mut tx, principal, key, &sealed, clock::now_micros()).await?;
         }
         Err(_) => idempotency::release(&mut tx, principal, key).await?,
@@ -114,9 +106,6 @@ async fn finish(
 }
 
 fn open(app: &App, principal: &str, key: &str, sealed: &[u8]) -> Result<Outcome, Problem> {
-    let plain = app
-        .domain
-        .vault
-        .open_blob(Purpose::IdempotentAnswer, &context(principal, key), sealed)?;
+    let plain = app.domain.vault.open_blob(Purpose::IdempotentAnswer, &context(principal, key), sealed)?;
     serde_json::from_slice(&plain).map_err(|error| Problem::internal(&error))
 }

@@ -23,4 +23,5 @@ pub mod rollout;
 pub mod router;
 pub mod serve;
 pub mod state;
+mod test_hooks;
 pub mod v1;

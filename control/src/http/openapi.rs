@@ -174,7 +174,10 @@ fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
 
 /// The whole document.
 #[must_use]
-pub fn document<'a>(operations: impl Iterator<Item = (&'a Method, &'a str, &'a Doc)>, aliases: &[(&str, &str)]) -> Value {
+pub fn document<'a>(
+    operations: impl Iterator<Item = (&'a Method, &'a str, &'a Doc)>,
+    aliases: &[(&str, &str)],
+) -> Value {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     let mut schemas: BTreeMap<String, Value> = BTreeMap::new();
     let mut problem = Doc::new("", "");

@@ -16,6 +16,7 @@ use super::openapi::Doc;
 use super::page::{Page, PageQuery};
 use super::pages;
 use super::state::App;
+use super::test_hooks;
 use super::v1::bots::requests::{CreateBot, CreateBotToken, PatchBot, RotateBotToken};
 use super::v1::bots::views::{BotStats, BotTokenView, BotView};
 use super::v1::provider_keys::requests::{CreateProviderKey, PatchProviderKey, RotateProviderKey};
@@ -215,15 +216,17 @@ fn usage(api: Api) -> Api {
 }
 
 /// The console listener's router with everything around it.
-pub fn build(app: App, hosts: AllowedHosts, metrics: Arc<Metrics>) -> Router {
+pub fn build(app: App, hosts: AllowedHosts, metrics: Arc<Metrics>, with_test_hooks: bool) -> Router {
     let api = api();
     let document: Arc<str> = api.document(ALIASES).to_string().into();
     let openapi = move || {
         let document = document.clone();
         async move { ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response() }
     };
+    let hooks = if with_test_hooks { test_hooks::router() } else { Router::new() };
     let inner = api
         .into_router()
+        .merge(hooks)
         .route("/", get(pages::console))
         .route("/docs", get(pages::docs))
         .route("/docs/docs.js", get(pages::docs_script))

@@ -37,7 +37,10 @@ async fn a_bot_lives() {
         .send()
         .await;
     let bot = changed.ok(200);
-    assert_eq!((bot["name"].as_str(), &bot["default_max_tokens"], &bot["tags"]), (Some("Renamed"), &json!(null), &json!([])));
+    assert_eq!(
+        (bot["name"].as_str(), &bot["default_max_tokens"], &bot["tags"]),
+        (Some("Renamed"), &json!(null), &json!([]))
+    );
     assert_eq!((bot["key_strategy"].as_str(), changed.header("etag")), (Some("sticky"), "\"v2\""));
 
     for (verb, suspended) in [("suspend", true), ("suspend", true), ("resume", false)] {
@@ -62,7 +65,10 @@ async fn tokens_come_and_go() {
     let first = control.create("/bots", json!({"hostname": "b"})).await["token"].as_str().expect("token").to_owned();
     let second = control.create("/bots/b/tokens", json!({"name": "ci", "expires_at": "2099-01-01T00:00:00Z"})).await;
     assert!(second["token"].as_str().expect("token").starts_with("cgb_"));
-    assert_eq!((second["name"].as_str(), second["expires_at"].as_str()), (Some("ci"), Some("2099-01-01T00:00:00.000000Z")));
+    assert_eq!(
+        (second["name"].as_str(), second["expires_at"].as_str()),
+        (Some("ci"), Some("2099-01-01T00:00:00.000000Z"))
+    );
     let list = control.get("/bots/b/tokens").await;
     assert_eq!(list["data"].as_array().expect("data").len(), 2);
     assert!(!list.to_string().contains(&first));
@@ -111,7 +117,9 @@ async fn old_paths_answer() {
     let bearer = format!("Bearer {}", control.token);
     let call = |method: &str, path: &str| control.raw(method, path).header("authorization", &bearer);
     call("POST", "/api/bot").json(&json!({"hostname": "b"})).send().await.ok(201);
-    for path in ["/api/bot", "/api/bot/b", "/api/bot/b/usage/stats?period=day", "/api/v1/instances/b", "/api/provider-key"] {
+    for path in
+        ["/api/bot", "/api/bot/b", "/api/bot/b/usage/stats?period=day", "/api/v1/instances/b", "/api/provider-key"]
+    {
         assert_eq!(call("GET", path).send().await.status, 200, "{path}");
     }
     call("POST", "/api/v1/instances/b/start").send().await.problem(409, "not_run_by_us");

@@ -37,10 +37,18 @@ async fn wrong_fields_are_named() {
         ("/bots", json!({}), vec![("hostname", "required")]),
         ("/bots", json!({"hostname": 5}), vec![("hostname", "type")]),
         ("/bots", json!({"hostname": "a", "tags": ["x", 7]}), vec![("tags[1]", "type")]),
-        ("/bots", json!({"hostname": "a", "limits": {"requests_per_minute": -1}}), vec![("limits.requests_per_minute", "type")]),
+        (
+            "/bots",
+            json!({"hostname": "a", "limits": {"requests_per_minute": -1}}),
+            vec![("limits.requests_per_minute", "type")],
+        ),
         ("/bots", json!({"hostname": "a", "labels": {"k": 1}}), vec![("labels.k", "type")]),
         ("/provider-keys", json!({"vendor": "openai", "label": "l", "secret": 5}), vec![("secret", "type")]),
-        ("/provider-keys", json!({"vendor": "openai", "label": "l", "secret": "x", "weight": "1"}), vec![("weight", "type")]),
+        (
+            "/provider-keys",
+            json!({"vendor": "openai", "label": "l", "secret": "x", "weight": "1"}),
+            vec![("weight", "type")],
+        ),
         ("/tenants", json!({"slug": "a", "time_zone": false}), vec![("time_zone", "type")]),
         ("/api-tokens", json!({"name": "a"}), vec![("role", "required")]),
     ] {
@@ -93,7 +101,10 @@ async fn people_are_told_in_their_language() {
     let body = answer.problem(404, "not_found");
     assert_eq!((body["title"].as_str(), answer.header("content-language")), (Some("未找到"), "zh"));
     let answer = control.call("GET", "/bots/nobody").send().await;
-    assert_eq!((answer.problem(404, "not_found")["title"].as_str(), answer.header("content-language")), (Some("Not found"), "en"));
+    assert_eq!(
+        (answer.problem(404, "not_found")["title"].as_str(), answer.header("content-language")),
+        (Some("Not found"), "en")
+    );
     assert_eq!(answer.header("x-request-id").len(), 36);
     assert!(answer.json()["instance"].as_str().expect("instance").ends_with(answer.header("x-request-id")));
     control.stop().await;
@@ -128,7 +139,11 @@ async fn pages_need_no_token_and_nothing_from_elsewhere() {
     // Each documented operation is there: neither "no such path" nor "no such method".
     for (path, item) in document["paths"].as_object().expect("paths") {
         for method in item.as_object().expect("item").keys() {
-            let path = path.replace("{id}", "x").replace("{hostname}", "x").replace("{slug}", "x").replace("{request_id}", "x");
+            let path = path
+                .replace("{id}", "x")
+                .replace("{hostname}", "x")
+                .replace("{slug}", "x")
+                .replace("{request_id}", "x");
             let answer = control.raw(&method.to_uppercase(), &path).send().await;
             answer.problem(401, "token_missing");
         }

@@ -21,9 +21,15 @@ async fn a_key_lives() {
     assert_eq!(same["fingerprint"], key["fingerprint"], "equal secrets can be seen");
 
     let path = format!("/provider-keys/{id}");
-    let changed = control.call("PATCH", &path).json(&json!({"label": "renamed", "enabled": false})).send().await.ok(200);
+    let changed =
+        control.call("PATCH", &path).json(&json!({"label": "renamed", "enabled": false})).send().await.ok(200);
     assert_eq!((changed["label"].as_str(), &changed["enabled"]), (Some("renamed"), &json!(false)));
-    let rotated = control.call("POST", &format!("{path}/rotate")).json(&json!({"secret": "sk-other-0000000000007777"})).send().await.ok(200);
+    let rotated = control
+        .call("POST", &format!("{path}/rotate"))
+        .json(&json!({"secret": "sk-other-0000000000007777"}))
+        .send()
+        .await
+        .ok(200);
     assert_eq!((rotated["last4"].as_str(), &rotated["secret_version"]), (Some("7777"), &json!(2)));
 
     let conflict = json!({"vendor": "openai", "label": "renamed", "secret": "sk-x-0000000000000000"});
@@ -44,7 +50,8 @@ async fn where_a_key_may_lead() {
     .await;
     let own = control.addresses["console"].as_str().expect("console");
     let post = |base_url: String| {
-        let body = json!({"vendor": "openai", "label": base_url, "secret": "sk-x-0000000000000000", "base_url": base_url});
+        let body =
+            json!({"vendor": "openai", "label": base_url, "secret": "sk-x-0000000000000000", "base_url": base_url});
         let call = control.call("POST", "/provider-keys").json(&body);
         async move { call.send().await }
     };
@@ -94,7 +101,11 @@ async fn vendors_of_ones_own() {
     assert_eq!((vendor["builtin"].as_bool(), vendor["auth"].as_str()), (Some(false), Some("bearer")));
     control.call("POST", "/vendors").json(&body).send().await.refuses_conflict("slug");
     for slug in ["openai", "chat", "Big"] {
-        let answer = control.call("POST", "/vendors").json(&json!({"slug": slug, "base_url": "https://a.example.com"})).send().await;
+        let answer = control
+            .call("POST", "/vendors")
+            .json(&json!({"slug": slug, "base_url": "https://a.example.com"}))
+            .send()
+            .await;
         assert_eq!(answer.problem(422, "validation_failed")["errors"][0]["field"], "slug", "{slug}");
     }
     control.create("/provider-keys", json!({"vendor": "house", "label": "k", "secret": "sk-x-0000000000000000"})).await;

@@ -43,7 +43,12 @@ async fn every_write_leaves_an_audit_row() {
     control.call("DELETE", &format!("/bots/b/tokens/{token}")).send().await;
     control.call("POST", "/bots/b/token").json(&json!({})).send().await.ok(201);
     control.call("PATCH", &format!("/provider-keys/{key}")).json(&json!({"weight": 2})).send().await.ok(200);
-    control.call("POST", &format!("/provider-keys/{key}/rotate")).json(&json!({"secret": "sk-y-0000000000000000"})).send().await.ok(200);
+    control
+        .call("POST", &format!("/provider-keys/{key}/rotate"))
+        .json(&json!({"secret": "sk-y-0000000000000000"}))
+        .send()
+        .await
+        .ok(200);
     control.call("PATCH", &format!("/projects/{project}")).json(&json!({"name": "q"})).send().await.ok(200);
     let api = control.create("/api-tokens", json!({"name": "t", "role": "viewer"})).await;
     control.call("DELETE", &format!("/api-tokens/{}", api["id"].as_str().expect("id"))).send().await;
@@ -57,10 +62,26 @@ async fn every_write_leaves_an_audit_row() {
     let actions: Vec<&str> =
         audit["data"].as_array().expect("data").iter().map(|row| row["action"].as_str().expect("action")).collect();
     for action in [
-        "project.create", "provider_key.create", "bot.create", "bot.update", "bot.suspend", "bot.resume",
-        "bot_token.create", "bot_token.delete", "bot_token.rotate", "provider_key.update", "provider_key.rotate",
-        "project.update", "api_token.create", "api_token.delete", "vendor.create", "vendor.update", "bot.delete",
-        "provider_key.delete", "vendor.delete", "project.delete",
+        "project.create",
+        "provider_key.create",
+        "bot.create",
+        "bot.update",
+        "bot.suspend",
+        "bot.resume",
+        "bot_token.create",
+        "bot_token.delete",
+        "bot_token.rotate",
+        "provider_key.update",
+        "provider_key.rotate",
+        "project.update",
+        "api_token.create",
+        "api_token.revoke",
+        "vendor.create",
+        "vendor.update",
+        "bot.delete",
+        "provider_key.delete",
+        "vendor.delete",
+        "project.delete",
     ] {
         assert_eq!(actions.iter().filter(|found| **found == action).count(), 1, "{action} in {actions:?}");
     }

@@ -33,7 +33,8 @@ async fn no_answer_holds_a_secret() {
         }
         let id = if path.contains("provider-keys") { &id } else { &project };
         let path = path.replace("{id}", id).replace("{hostname}", "b").replace("{slug}", "openai");
-        let answer = control.raw("GET", &path).header("authorization", &format!("Bearer {}", control.token)).send().await;
+        let answer =
+            control.raw("GET", &path).header("authorization", &format!("Bearer {}", control.token)).send().await;
         scanned += 1;
         for secret in [CANARY, &bot_token, &api_token, &control.token] {
             assert!(!answer.text.contains(secret), "{path} holds a secret");

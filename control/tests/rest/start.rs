@@ -56,7 +56,14 @@ async fn each_obstacle_has_its_code() {
 
     let taken = TcpListener::bind("127.0.0.1:0").expect("port");
     let address = taken.local_addr().expect("address").to_string();
-    let error = refused(|s| { at(&data)(s); s.console_listen = Some(address); }, &[]).await;
+    let error = refused(
+        |s| {
+            at(&data)(s);
+            s.console_listen = Some(address);
+        },
+        &[],
+    )
+    .await;
     assert_eq!(error.code(), "port_taken");
 
     let file = folder.path().join("file");
@@ -96,8 +103,14 @@ fn every_wrong_setting_is_reported_at_once() {
     let problems = ControlConfig::resolve(settings, &|_| None).expect_err("nothing of it is right");
     let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     for name in [
-        "console_listen", "grpc_listen", "database_url", "private_upstreams", "allowed_hosts", "public_url",
-        "max_config_age_secs", "master_key_file",
+        "console_listen",
+        "grpc_listen",
+        "database_url",
+        "private_upstreams",
+        "allowed_hosts",
+        "public_url",
+        "max_config_age_secs",
+        "master_key_file",
     ] {
         assert!(text.contains(name), "{name} in {text}");
     }

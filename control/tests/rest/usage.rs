@@ -84,14 +84,17 @@ async fn rollups_and_events_give_the_same_sums_in_every_zone() {
         };
         // 20:00Z on the 10th is the 11th in Shanghai and Kolkata; 18:15Z and
         // 18:45Z are on either side of midnight in Kolkata.
-        write(&control, vec![
-            event(&who, "2025-03-10T12:00:00Z", "gpt-4o", "ok", (100, 10)),
-            event(&who, "2025-03-10T18:15:00Z", "gpt-4o", "ok", (200, 20)),
-            event(&who, "2025-03-10T18:45:00Z", "gpt-4o", "failed", (0, 0)),
-            event(&who, "2025-03-10T20:00:00Z", "claude-x", "ok", (400, 40)),
-            event(&who, "2025-03-10T20:00:00Z", "claude-x", "client_disconnect", (0, 0)),
-            event(&who, "2025-03-11T23:00:00Z", "gpt-4o", "ok", (800, 80)),
-        ])
+        write(
+            &control,
+            vec![
+                event(&who, "2025-03-10T12:00:00Z", "gpt-4o", "ok", (100, 10)),
+                event(&who, "2025-03-10T18:15:00Z", "gpt-4o", "ok", (200, 20)),
+                event(&who, "2025-03-10T18:45:00Z", "gpt-4o", "failed", (0, 0)),
+                event(&who, "2025-03-10T20:00:00Z", "claude-x", "ok", (400, 40)),
+                event(&who, "2025-03-10T20:00:00Z", "claude-x", "client_disconnect", (0, 0)),
+                event(&who, "2025-03-11T23:00:00Z", "gpt-4o", "ok", (800, 80)),
+            ],
+        )
         .await;
         let wanted = match slug {
             "utc" => [[5, 1, 700, 70], [1, 0, 800, 80]],
@@ -134,11 +137,14 @@ async fn breakdowns_and_logs() {
         bot: bot["id"].as_str().expect("id"),
         project: project["id"].as_str().expect("id"),
     };
-    write(&control, vec![
-        event(&who, "2025-03-10T12:00:00Z", "gpt-4o", "ok", (60, 10)),
-        event(&who, "2025-03-10T12:00:01Z", "claude-x", "ok", (20, 10)),
-        event(&who, "2025-03-10T12:00:02Z", "gpt-4o", "failed", (0, 0)),
-    ])
+    write(
+        &control,
+        vec![
+            event(&who, "2025-03-10T12:00:00Z", "gpt-4o", "ok", (60, 10)),
+            event(&who, "2025-03-10T12:00:01Z", "claude-x", "ok", (20, 10)),
+            event(&who, "2025-03-10T12:00:02Z", "gpt-4o", "failed", (0, 0)),
+        ],
+    )
     .await;
     for (by, key, count, percentage) in [
         ("vendor", "openai", 2, 70.0),
@@ -162,9 +168,11 @@ async fn breakdowns_and_logs() {
 
     let first = control.get("/usage/logs?limit=2").await;
     assert_eq!((first["has_more"].as_bool(), &first["total"]), (Some(true), &Value::Null));
-    let second = control.get(&format!("/usage/logs?limit=2&after={}", first["next_cursor"].as_str().expect("cursor"))).await;
+    let second =
+        control.get(&format!("/usage/logs?limit=2&after={}", first["next_cursor"].as_str().expect("cursor"))).await;
     assert_eq!((second["has_more"].as_bool(), &second["next_cursor"]), (Some(false), &Value::Null));
-    let rows: Vec<&Value> = [&first, &second].into_iter().flat_map(|page| page["data"].as_array().expect("data")).collect();
+    let rows: Vec<&Value> =
+        [&first, &second].into_iter().flat_map(|page| page["data"].as_array().expect("data")).collect();
     let times: Vec<&str> = rows.iter().map(|row| row["created_at"].as_str().expect("time")).collect();
     assert_eq!(times, ["2025-03-10T12:00:02.000000Z", "2025-03-10T12:00:01.000000Z", "2025-03-10T12:00:00.000000Z"]);
     let row = rows[2];

@@ -24,7 +24,8 @@ use crate::http::problem::{FieldProblem, Problem};
 fn instant(field: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
     let Some(text) = text else { return Ok(None) };
     clawgate_shared::clock::parse_rfc3339(text).map(Some).map_err(|_| {
-        let problem = FieldProblem::new(field, "format").saying("must be an RFC 3339 time, for example 2030-01-31T00:00:00Z");
+        let problem =
+            FieldProblem::new(field, "format").saying("must be an RFC 3339 time, for example 2030-01-31T00:00:00Z");
         Problem::invalid(vec![problem])
     })
 }

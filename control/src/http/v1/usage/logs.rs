@@ -47,9 +47,8 @@ pub struct LogsQuery {
 
 fn instant(field: &str, text: Option<&str>, default: i64) -> Result<i64, Problem> {
     let Some(text) = text else { return Ok(default) };
-    clock::parse_rfc3339(&text.replace(' ', "+")).map_err(|_| {
-        Problem::bad_parameter(FieldProblem::new(field, "format").saying("must be an RFC 3339 time"))
-    })
+    clock::parse_rfc3339(&text.replace(' ', "+"))
+        .map_err(|_| Problem::bad_parameter(FieldProblem::new(field, "format").saying("must be an RFC 3339 time")))
 }
 
 /// Time and id of the last row of the page before.

@@ -187,7 +187,9 @@ pub async fn breakdown(db: &Db, whose: &Whose, query: &BreakdownQuery) -> Result
         groups = rename(groups, &usage_query::names(&mut conn, &whose.tenant_id, by).await?);
     }
     let mut groups: Vec<(String, Sums)> = groups.into_iter().collect();
-    groups.sort_by(|(a_key, a), (b_key, b)| b.total.cmp(&a.total).then(b.requests.cmp(&a.requests)).then(a_key.cmp(b_key)));
+    groups.sort_by(|(a_key, a), (b_key, b)| {
+        b.total.cmp(&a.total).then(b.requests.cmp(&a.requests)).then(a_key.cmp(b_key))
+    });
     groups.truncate(MAX_GROUPS);
     let groups = groups.into_iter().map(|(key, sums)| BreakdownGroup::new(key, &sums, whole)).collect();
     Ok(UsageBreakdown { groups })

@@ -226,11 +226,10 @@ mod tests {
         let berlin = zone("Europe/Berlin");
         let window = span(Unit::Day, 1, (Some("2025-03-29"), Some("2025-04-01")), &berlin, 0).expect("valid");
         let days = points(Unit::Day, window, &berlin).expect("few");
-        assert_eq!(days.iter().map(|day| clock::rfc3339(*day)).collect::<Vec<_>>(), [
-            "2025-03-28T23:00:00.000000Z",
-            "2025-03-29T23:00:00.000000Z",
-            "2025-03-30T22:00:00.000000Z"
-        ]);
+        assert_eq!(
+            days.iter().map(|day| clock::rfc3339(*day)).collect::<Vec<_>>(),
+            ["2025-03-28T23:00:00.000000Z", "2025-03-29T23:00:00.000000Z", "2025-03-30T22:00:00.000000Z"]
+        );
         assert_eq!(points(Unit::Hour, window, &berlin).expect("few").len(), 71);
         assert_eq!(points(Unit::Week, window, &berlin).expect("few").len(), 2);
         let long = span(Unit::Day, 1, (Some("2023-01-01"), Some("2025-01-01")), &berlin, 0).expect("valid");
