@@ -6,8 +6,8 @@ use clawgate_shared::clock;
 
 use super::FleetError;
 use super::ca::{AUTHORITY_LIFE, Authority};
-use crate::store::pki::{self, PkiRow};
 use crate::store::Db;
+use crate::store::pki::{self, PkiRow};
 use crate::vault::{Purpose, Vault};
 
 /// Its row in the table of authorities.

@@ -132,9 +132,7 @@ impl Authority {
         for name in std::iter::once(SERVER_NAME).chain(names.iter().map(String::as_str)) {
             params.subject_alt_names.push(match name.parse() {
                 Ok(address) => SanType::IpAddress(address),
-                Err(_) => {
-                    SanType::DnsName(name.try_into().map_err(|_| CaError::ServerName(name.to_owned()))?)
-                }
+                Err(_) => SanType::DnsName(name.try_into().map_err(|_| CaError::ServerName(name.to_owned()))?),
             });
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

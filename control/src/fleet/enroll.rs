@@ -241,13 +241,7 @@ fn check_id(node_id: &str) -> Result<(), EnrollError> {
 }
 
 /// Uses up the token for this key and node, or finds that it was used by them.
-async fn spend(
-    tx: &mut Tx,
-    token: &str,
-    fingerprint: &[u8],
-    node_id: &str,
-    now: i64,
-) -> Result<(), EnrollError> {
+async fn spend(tx: &mut Tx, token: &str, fingerprint: &[u8], node_id: &str, now: i64) -> Result<(), EnrollError> {
     let sha256 = token::hash(token.as_bytes());
     let row = enroll::find(tx, KIND, &sha256).await?.filter(|row| row.expires_at > now).ok_or(EnrollError::Token)?;
     if row.used_by_public_key.is_none() && enroll::mark_used(tx, &row.id, fingerprint, node_id, now).await? {

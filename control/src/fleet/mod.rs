@@ -11,11 +11,10 @@ mod authority;
 pub mod ca;
 pub mod enroll;
 mod status;
-pub mod token;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod token;
 mod view;
-
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +34,7 @@ use crate::vault::{Purpose, Vault, VaultError};
 use ca::{Authority, CaError};
 
 pub use crate::snapshot::rollout::RolloutCounts;
-pub use enroll::{Enrolled, EnrollError, MintedEnrollToken};
+pub use enroll::{EnrollError, Enrolled, MintedEnrollToken};
 pub use view::NodeView;
 #[cfg(test)]
 pub(crate) use view::short as short_version;

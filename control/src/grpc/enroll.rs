@@ -7,7 +7,7 @@ use clawgate_shared::proto::node::{EnrollRequest, EnrollResponse, RenewRequest};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::peer::{Peer, Transport};
-use crate::fleet::{Enrolled, EnrollError, Fleet};
+use crate::fleet::{EnrollError, Enrolled, Fleet};
 
 pub(super) struct Service {
     pub(super) fleet: Arc<Fleet>,

@@ -88,12 +88,8 @@ async fn dial_unix(path: &Path) -> Channel {
 }
 
 async fn enroll(channel: Channel, node: &str, token: &str, csr_der: Vec<u8>) -> Result<EnrollResponse, Code> {
-    let request = EnrollRequest {
-        token: token.into(),
-        node_id: node.into(),
-        csr_der,
-        software_version: "0.1.0".into(),
-    };
+    let request =
+        EnrollRequest { token: token.into(), node_id: node.into(), csr_der, software_version: "0.1.0".into() };
     FleetClient::new(channel).enroll(request).await.map(tonic::Response::into_inner).map_err(|s| s.code())
 }
 
@@ -358,6 +354,34 @@ async fn unknown_nodes_are_refused_and_streams_end_with_the_server() {
     let ended = tokio::time::timeout(PATIENCE, node.inbound.message()).await.expect("the stream ends");
     assert!(ended.is_err() || ended.is_ok_and(|message| message.is_none()));
     until(|| !plane.path("grpc.sock").exists()).await;
+}
+
+/// From a commit to the change at the node, with 1,000 bots and 100 keys: a
+/// figure, not a test.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn measure() {
+    let plane = Plane::new().await;
+    let channel = unix_channel(&plane).await;
+    let (id, key) = Node::enrolled(&channel).await;
+    let mut node = Node::connect(&channel, &id, key, None).await;
+    let full = node.update().await;
+    node.take(full).await;
+    plane.grow(1000, 100).await;
+    let delta = node.update().await;
+    assert_eq!((delta.upserts.len(), delta.secrets.len()), (1100, 100));
+    node.take(delta).await;
+    let mut times = Vec::new();
+    for n in 0..50 {
+        let renaming = plane.rename_bot(&format!("name-{n}")).await;
+        let start = std::time::Instant::now();
+        let delta = node.update().await;
+        times.push(start.elapsed());
+        node.take(delta).await;
+        plane.fleet.wait_rollout(renaming, PATIENCE).await;
+    }
+    times.sort();
+    eprintln!("commit to node: median {:?}, worst {:?}", times[25], times[49]);
 }
 
 async fn until(condition: impl Fn() -> bool) {

@@ -83,11 +83,7 @@ mod tests {
 
     #[test]
     fn ends_and_losses_are_kept() {
-        let plan = plan([
-            Record::Lost { count: 3 },
-            Record::Malformed("bad"),
-            Record::End { abandoned: true },
-        ]);
+        let plan = plan([Record::Lost { count: 3 }, Record::Malformed("bad"), Record::End { abandoned: true }]);
         assert_eq!((plan.lost, plan.ended, plan.malformed), (4, Some("abandoned"), Some("bad")));
     }
 }

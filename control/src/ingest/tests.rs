@@ -2,8 +2,8 @@
 
 use clawgate_shared::proto::node::{EpochEnd, Open, Settle, UsageRecord, usage_record::Kind};
 use clawgate_shared::{clock, id};
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 use crate::fleet::testing::Plane;

@@ -28,17 +28,16 @@ impl Published {
     #[must_use]
     pub fn new(assembled: Assembled) -> Self {
         let Assembled { revision, content, secrets } = assembled;
-        let version =
-            Version { generation: revision.generation, revision: revision.revision, hash: content.hash() };
+        let version = Version { generation: revision.generation, revision: revision.revision, hash: content.hash() };
         Self { version, content, secrets }
     }
 
     /// Whether it asks nodes to refuse it.
     #[must_use]
     pub fn poisoned(&self) -> bool {
-        self.content.iter().any(|resource| {
-            matches!(&resource.body, Some(Body::Settings(settings)) if !settings.poison.is_empty())
-        })
+        self.content
+            .iter()
+            .any(|resource| matches!(&resource.body, Some(Body::Settings(settings)) if !settings.poison.is_empty()))
     }
 }
 

@@ -270,7 +270,8 @@ mod tests {
 
     #[test]
     fn each_broken_rule_is_named() {
-        let broken: [(&str, fn(&mut fixture::Parts)); 14] = [
+        type Break = fn(&mut fixture::Parts);
+        let broken: [(&str, Break); 14] = [
             ("settings: there are 0", |p| p.settings = None),
             ("bot bot_1: its tenant", |p| p.bot.tenant_id = "ten_x".into()),
             ("bot bot_1: its project", |p| p.bot.project_id = "prj_other".into()),

@@ -78,7 +78,8 @@ static ADD: LazyLock<Statements> = LazyLock::new(|| {
         "ttft_count",
         "cost_micros",
     ];
-    let added: Vec<String> = sums.iter().map(|sum| format!("{sum} = usage_rollup_hour.{sum} + excluded.{sum}")).collect();
+    let added: Vec<String> =
+        sums.iter().map(|sum| format!("{sum} = usage_rollup_hour.{sum} + excluded.{sum}")).collect();
     Statements::new(
         &format!(
             "INSERT INTO usage_rollup_hour (tenant_id, bot_id, hour_start, project_id, vendor, model, \
