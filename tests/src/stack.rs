@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -235,7 +236,7 @@ impl Stack {
     /// It is refused.
     pub fn key(&self, vendor: &str, secret: &str, base_url: &str, tags: &[&str], more: Value) -> String {
         let mut body = json!({
-            "vendor": vendor, "label": format!("{vendor} {}", tags.join(" ")), "secret": secret,
+            "vendor": vendor, "label": format!("{vendor} {}", next_number()), "secret": secret,
             "base_url": base_url, "tags": tags,
         });
         merge(&mut body, more);
@@ -285,6 +286,12 @@ pub fn chat_body(stream: bool) -> Value {
         body["stream"] = json!(true);
     }
     body
+}
+
+/// Labels must be unique within a tenant, and must not be the secret.
+fn next_number() -> usize {
+    static NUMBER: AtomicUsize = AtomicUsize::new(1);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 fn merge(body: &mut Value, more: Value) {
