@@ -96,6 +96,13 @@ pub async fn relay<D: Downstream>(
         match event {
             Event::Chunk(Ok(Some(chunk))) => {
                 settlement.facts.ttft_micros.get_or_insert(now);
+                if answer.done() {
+                    // Back to the pool before the client can ask again.
+                    services.client.release(answer).await;
+                    let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
+                    meter.push(&chunk);
+                    return Ok(complete(settlement, sent, meter, stripper, down).await);
+                }
                 let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
                 meter.push(&chunk);
                 if sent.is_err() {
@@ -103,7 +110,8 @@ pub async fn relay<D: Downstream>(
                 }
             }
             Event::Chunk(Ok(None)) => {
-                return Ok(complete(services, settlement, answer, meter, stripper, down).await);
+                services.client.release(answer).await;
+                return Ok(complete(settlement, Ok(()), meter, stripper, down).await);
             }
             Event::Chunk(Err(failure)) => {
                 services.metrics.upstream_failed(&settlement.facts.vendor, failure.kind.label());
@@ -165,23 +173,24 @@ async fn forward<D: Downstream>(down: &mut D, stripper: Option<&mut UsageStrippe
 
 /// The vendor's answer ended properly.
 async fn complete<D: Downstream>(
-    services: &Services,
     settlement: &mut Settlement<'_>,
-    answer: Answer,
+    mut sent: Result<(), Gone>,
     meter: Meter,
     stripper: Option<UsageStripper>,
     down: &mut D,
 ) -> (Outcome, Option<Refusal>) {
-    let mut sent = Ok(());
     if let Some(stripper) = stripper {
         let mut kept = Vec::new();
         stripper.finish(&mut kept);
         for piece in kept {
-            sent = sent.and(down.write_chunk(piece).await);
+            if sent.is_ok() {
+                sent = down.write_chunk(piece).await;
+            }
         }
     }
-    let sent = sent.and(down.finish().await);
-    services.client.release(answer).await;
+    if sent.is_ok() {
+        sent = down.finish().await;
+    }
     let report = meter.finish();
     settlement.usage = report.usage;
     let failed = settlement.facts.status >= 400 || report.error.is_some();

@@ -276,6 +276,11 @@ impl Answer {
         }
     }
 
+    /// Whether the body has been read to its end.
+    pub fn done(&mut self) -> bool {
+        self.session.response_done()
+    }
+
     /// After a 101: what is sent from here on is passed as it is.
     pub fn begin_upgraded(&mut self) {
         if let HttpSession::H1(session) = &mut self.session {
