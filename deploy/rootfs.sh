@@ -3,12 +3,12 @@
 #
 #   deploy/rootfs.sh BINARY FOLDER
 #
-# FOLDER/root gets the binary, the libraries it is linked with and the root
+# FOLDER/files gets the binary, the libraries it is linked with and the root
 # certificates; FOLDER/owned what the unprivileged user of the image may write.
 set -euo pipefail
 binary=$1
 folder=$2
-root=$folder/root
+root=$folder/files
 mkdir -p "$root/usr/local/bin" "$root/etc/ssl/certs" "$root/tmp" "$folder/owned/data" "$folder/owned/run/clawgate"
 install -m 0755 "$binary" "$root/usr/local/bin/clawgate"
 

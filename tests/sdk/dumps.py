@@ -39,42 +39,36 @@ def whole(model):
     return model.model_dump(mode="json", exclude={"sdk_http_response"})
 
 
-def openai_client():
-    return openai.OpenAI(base_url=OPENAI_URL, api_key=os.environ["DUMP_OPENAI_KEY"], max_retries=0)
-
-
-def anthropic_client():
-    return anthropic.Anthropic(base_url=ANTHROPIC_URL, api_key=os.environ["DUMP_ANTHROPIC_KEY"], max_retries=0)
-
-
-def google_client():
-    return genai.Client(api_key=os.environ["DUMP_GOOGLE_KEY"], http_options=types.HttpOptions(base_url=GOOGLE_URL))
+# A client that is collected closes its connections, so all three are kept.
+OPENAI = openai.OpenAI(base_url=OPENAI_URL, api_key=os.environ["DUMP_OPENAI_KEY"], max_retries=0)
+ANTHROPIC = anthropic.Anthropic(base_url=ANTHROPIC_URL, api_key=os.environ["DUMP_ANTHROPIC_KEY"], max_retries=0)
+GOOGLE = genai.Client(api_key=os.environ["DUMP_GOOGLE_KEY"], http_options=types.HttpOptions(base_url=GOOGLE_URL))
 
 
 @scenario
 def openai_chat():
-    return whole(openai_client().chat.completions.create(model="gpt-4o-mini", messages=CHAT))
+    return whole(OPENAI.chat.completions.create(model="gpt-4o-mini", messages=CHAT))
 
 
 @scenario
 def openai_chat_several_choices():
-    return whole(openai_client().chat.completions.create(model="gpt-4o-mini", messages=CHAT, n=2, max_tokens=20))
+    return whole(OPENAI.chat.completions.create(model="gpt-4o-mini", messages=CHAT, n=2, max_tokens=20))
 
 
 @scenario
 def openai_chat_tools():
-    return whole(openai_client().chat.completions.create(model="gpt-4o-mini", messages=CHAT, tools=[OPENAI_TOOL]))
+    return whole(OPENAI.chat.completions.create(model="gpt-4o-mini", messages=CHAT, tools=[OPENAI_TOOL]))
 
 
 @scenario
 def openai_chat_stream():
-    stream = openai_client().chat.completions.create(model="gpt-4o-mini", messages=CHAT, stream=True)
+    stream = OPENAI.chat.completions.create(model="gpt-4o-mini", messages=CHAT, stream=True)
     return [whole(chunk) for chunk in stream]
 
 
 @scenario
 def openai_chat_stream_usage():
-    stream = openai_client().chat.completions.create(
+    stream = OPENAI.chat.completions.create(
         model="gpt-4o-mini", messages=CHAT, stream=True, stream_options={"include_usage": True}
     )
     return [whole(chunk) for chunk in stream]
@@ -82,7 +76,7 @@ def openai_chat_stream_usage():
 
 @scenario
 def openai_chat_stream_tools():
-    stream = openai_client().chat.completions.create(
+    stream = OPENAI.chat.completions.create(
         model="gpt-4o-mini", messages=CHAT, tools=[OPENAI_TOOL], stream=True
     )
     return [whole(chunk) for chunk in stream]
@@ -90,30 +84,30 @@ def openai_chat_stream_tools():
 
 @scenario
 def openai_responses():
-    return whole(openai_client().responses.create(model="gpt-4o-mini", input="Say hello."))
+    return whole(OPENAI.responses.create(model="gpt-4o-mini", input="Say hello."))
 
 
 @scenario
 def openai_responses_stream():
-    stream = openai_client().responses.create(model="gpt-4o-mini", input="Say hello.", stream=True)
+    stream = OPENAI.responses.create(model="gpt-4o-mini", input="Say hello.", stream=True)
     return [whole(event) for event in stream]
 
 
 @scenario
 def openai_responses_tools():
     tool = {"type": "function", "name": "get_weather", "parameters": WEATHER, "strict": False}
-    return whole(openai_client().responses.create(model="gpt-4o-mini", input="Weather in Oslo?", tools=[tool]))
+    return whole(OPENAI.responses.create(model="gpt-4o-mini", input="Weather in Oslo?", tools=[tool]))
 
 
 @scenario
 def openai_embeddings():
-    return whole(openai_client().embeddings.create(model="text-embedding-3-small", input=["one", "two"]))
+    return whole(OPENAI.embeddings.create(model="text-embedding-3-small", input=["one", "two"]))
 
 
 @scenario
 def openai_error():
     try:
-        openai_client().chat.completions.create(
+        OPENAI.chat.completions.create(
             model="gpt-4o-mini", messages=CHAT, extra_headers={"x-mock-status": "422"}
         )
     except openai.APIStatusError as error:
@@ -131,29 +125,29 @@ ANTHROPIC_TOOLS = [{"name": "get_weather", "description": "Weather", "input_sche
 
 @scenario
 def anthropic_message():
-    return whole(anthropic_client().messages.create(**anthropic_arguments()))
+    return whole(ANTHROPIC.messages.create(**anthropic_arguments()))
 
 
 @scenario
 def anthropic_tools():
-    return whole(anthropic_client().messages.create(**anthropic_arguments(tools=ANTHROPIC_TOOLS)))
+    return whole(ANTHROPIC.messages.create(**anthropic_arguments(tools=ANTHROPIC_TOOLS)))
 
 
 @scenario
 def anthropic_events():
-    return [whole(event) for event in anthropic_client().messages.create(**anthropic_arguments(stream=True))]
+    return [whole(event) for event in ANTHROPIC.messages.create(**anthropic_arguments(stream=True))]
 
 
 @scenario
 def anthropic_stream_helper():
-    with anthropic_client().messages.stream(**anthropic_arguments()) as stream:
+    with ANTHROPIC.messages.stream(**anthropic_arguments()) as stream:
         text = "".join(stream.text_stream)
         return {"text": text, "message": whole(stream.get_final_message())}
 
 
 @scenario
 def anthropic_stream_tools():
-    with anthropic_client().messages.stream(**anthropic_arguments(tools=ANTHROPIC_TOOLS)) as stream:
+    with ANTHROPIC.messages.stream(**anthropic_arguments(tools=ANTHROPIC_TOOLS)) as stream:
         return whole(stream.get_final_message())
 
 
@@ -161,13 +155,13 @@ def anthropic_stream_tools():
 def anthropic_count_tokens():
     arguments = anthropic_arguments()
     del arguments["max_tokens"]
-    return whole(anthropic_client().messages.count_tokens(**arguments))
+    return whole(ANTHROPIC.messages.count_tokens(**arguments))
 
 
 @scenario
 def anthropic_error():
     try:
-        anthropic_client().messages.create(**anthropic_arguments(extra_headers={"x-mock-status": "422"}))
+        ANTHROPIC.messages.create(**anthropic_arguments(extra_headers={"x-mock-status": "422"}))
     except anthropic.APIStatusError as error:
         return {"status": error.status_code, "body": error.body}
     return "no error"
@@ -181,12 +175,12 @@ GOOGLE_TOOLS = types.GenerateContentConfig(
 
 @scenario
 def google_generate():
-    return whole(google_client().models.generate_content(model="gemini-2.5-flash", contents="Say hello."))
+    return whole(GOOGLE.models.generate_content(model="gemini-2.5-flash", contents="Say hello."))
 
 
 @scenario
 def google_tools():
-    answer = google_client().models.generate_content(
+    answer = GOOGLE.models.generate_content(
         model="gemini-2.5-flash", contents="Weather in Oslo?", config=GOOGLE_TOOLS
     )
     return whole(answer)
@@ -194,17 +188,15 @@ def google_tools():
 
 @scenario
 def google_stream():
-    client = google_client()
     return [
         whole(chunk)
-        for chunk in client.models.generate_content_stream(model="gemini-2.5-flash", contents="Say hello.")
+        for chunk in GOOGLE.models.generate_content_stream(model="gemini-2.5-flash", contents="Say hello.")
     ]
 
 
 @scenario
 def google_stream_tools():
-    client = google_client()
-    chunks = client.models.generate_content_stream(
+    chunks = GOOGLE.models.generate_content_stream(
         model="gemini-2.5-flash", contents="Weather in Oslo?", config=GOOGLE_TOOLS
     )
     return [whole(chunk) for chunk in chunks]

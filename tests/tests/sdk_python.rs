@@ -15,7 +15,7 @@ fn dumps(stack: &Stack, name: &str, roots: [&str; 3], address: SocketAddr, key: 
     let python = python().expect("checked before");
     let script = root().join("tests/sdk/dumps.py").display().to_string();
     let urls = roots.map(|root| format!("http://{address}{root}"));
-    let mut spec = Spec::new(name, python, stack.folder.path(), &[&script, &urls[0], &urls[1], &urls[2]]);
+    let mut spec = Spec::new(name, python, stack.folder.path(), &["-W", "ignore", &script, &urls[0], &urls[1], &urls[2]]);
     for vendor in ["OPENAI", "ANTHROPIC", "GOOGLE"] {
         spec = spec.env(&format!("DUMP_{vendor}_KEY"), key);
     }

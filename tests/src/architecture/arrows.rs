@@ -4,9 +4,11 @@
 use super::{Source, Violation};
 
 /// The data plane's modules in reading order: each may import those before it.
+/// The settings stand late: they are made of the modules' own types, and no
+/// module but the composition root may read them.
 pub const PROXY_ORDER: [&str; 13] = [
-    "config", "wire", "limits", "routing", "telemetry", "snapshot", "upstream", "quota", "metering", "sync",
-    "exchange", "server", "app",
+    "wire", "limits", "routing", "telemetry", "snapshot", "upstream", "quota", "metering", "sync", "exchange",
+    "server", "config", "app",
 ];
 
 /// What each crate of ours may depend on, of ours. A crate that is not listed

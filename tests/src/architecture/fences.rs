@@ -28,7 +28,7 @@ pub const FENCES: &[Fence] = &[
             "shared/build.rs",
             "control/src/grpc/",
             "proxy/src/sync/",
-            "proxy/src/metering/shipper.rs",
+            "proxy/src/metering/shipper",
             "proxy/src/quota/renewer.rs",
         ],
     },
@@ -66,7 +66,7 @@ pub fn sources_of_surprise(files: &[Source], allowed_unsafe: &[&str]) -> Vec<Vio
                 violations.push(Violation(format!("{}:{line}: unsafe", file.path)));
             }
         }
-        if OUTSIDE.iter().any(|o| file.path.starts_with(o)) {
+        if OUTSIDE.iter().any(|o| file.path.starts_with(o)) || file.path.contains("/tests/") {
             continue;
         }
         let reads_env = file.path.starts_with("cli/") || file.path.ends_with("/config.rs");
