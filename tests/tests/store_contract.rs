@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use clawgate_control::domain::egress::PrivateUpstreams;
 use clawgate_control::domain::{Domain, bootstrap};
-use clawgate_control::store::{Db, migrate};
+use clawgate_control::store::{Db, StoreError, migrate};
 use clawgate_control::vault::Vault;
 use clawgate_tests::postgres::Postgres;
 
@@ -69,6 +69,17 @@ async fn postgres() {
 #[tokio::test]
 async fn a_sqlite_file_is_private_and_copied_before_it_is_migrated() {
     schema::sqlite_file(tempfile::tempdir().expect("directory").path()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_unavailable_and_not_merely_busy() {
+    let dir = tempfile::tempdir().expect("directory");
+    let socket = dir.path().display().to_string().replace('/', "%2F");
+    let refused = Db::connect(&format!("postgres://nobody@localhost/none?host={socket}")).await.expect_err("away");
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    let missing = format!("sqlite://{}", dir.path().join("no/such/directory/c.db").display());
+    let refused = Db::connect(&missing).await.expect_err("no directory");
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
 }
 
 #[tokio::test]

@@ -76,8 +76,13 @@ impl Db {
             Engine::Postgres => (POSTGRES_WRITERS, POSTGRES_READERS),
         };
         // The writer first: it turns a new file to WAL before readers come.
-        let writers = pool(engine, writer_count).connect_with(options.clone()).await?;
-        let readers = pool(engine, reader_count).connect_with(options).await?;
+        let failed = |error: sqlx::Error| match (StoreError::from(error), engine) {
+            // The pool tries again for as long as it may wait.
+            (StoreError::Busy, Engine::Postgres) => StoreError::Unavailable("the server does not answer".into()),
+            (error, _) => error,
+        };
+        let writers = pool(engine, writer_count).connect_with(options.clone()).await.map_err(failed)?;
+        let readers = pool(engine, reader_count).connect_with(options).await.map_err(failed)?;
         Ok(Self { inner: Arc::new(Inner { engine, file, writers, readers }) })
     }
 

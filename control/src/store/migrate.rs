@@ -173,4 +173,17 @@ mod tests {
             assert_eq!(migration.version, at, "{}", migration.name);
         }
     }
+
+    #[tokio::test]
+    async fn the_copy_before_migrating_is_whole_and_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("directory");
+        let db = Db::connect(&format!("sqlite://{}", dir.path().join("c.db").display())).await.expect("opens");
+        run(&db, None).await.expect("migrates");
+        let copy = back_up(&db, &dir.path().join("backups"), 2).await.expect("copies").expect("a file");
+        let mode = std::fs::metadata(&copy).expect("copy").permissions().mode();
+        assert_eq!(mode & 0o077, 0);
+        let restored = Db::connect(&format!("sqlite://{}", copy.display())).await.expect("opens the copy");
+        assert!(pending(&restored).await.expect("compares").is_empty());
+    }
 }
