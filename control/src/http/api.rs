@@ -57,8 +57,9 @@ impl Api {
         openapi::document(self.operations.iter().map(|(method, path, doc)| (method, *path, doc)), aliases)
     }
 
-    /// The router: also what answers when no path or no method fits.
-    pub fn into_router(self) -> Router<App> {
+    /// The router, with pages that are no operations, and with what answers when
+    /// no path or no method fits.
+    pub fn into_router(self, pages: Router<App>) -> Router<App> {
         // Computed here because the fallback no longer knows the path's list.
         let allowed: Vec<(String, String)> = {
             let mut list: Vec<(String, String)> = Vec::new();
@@ -80,7 +81,9 @@ impl Api {
             // What is not in the list are pages.
             std::future::ready(problem.header(header::ALLOW, allow.unwrap_or(HeaderValue::from_static("GET, HEAD"))))
         };
+        // The fallback reaches only the routes that are there when it is set.
         self.router
+            .merge(pages)
             .method_not_allowed_fallback(refuse)
             .fallback(|| std::future::ready(Problem::new(StatusCode::NOT_FOUND, "route_unknown")))
             .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -224,15 +224,13 @@ pub fn build(app: App, hosts: AllowedHosts, metrics: Arc<Metrics>, with_test_hoo
         async move { ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response() }
     };
     let hooks = if with_test_hooks { test_hooks::router() } else { Router::new() };
-    let inner = api
-        .into_router()
-        .merge(hooks)
+    let pages = hooks
         .route("/", get(pages::console))
         .route("/docs", get(pages::docs))
         .route("/docs/docs.js", get(pages::docs_script))
-        .route("/openapi.json", get(openapi))
-        .with_state(app)
-        .layer(middleware::from_fn_with_state((hosts, metrics), layers::around));
+        .route("/openapi.json", get(openapi));
+    let inner =
+        api.into_router(pages).with_state(app).layer(middleware::from_fn_with_state((hosts, metrics), layers::around));
     // Rewriting must come before routing, so this router only wraps the other.
     Router::new().fallback_service(tower::util::MapRequest::new(inner, unalias))
 }

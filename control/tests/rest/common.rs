@@ -89,12 +89,11 @@ impl Answer {
 }
 
 /// A request under construction.
-pub struct Call<'a> {
-    control: &'a Control,
+pub struct Call {
     request: reqwest::RequestBuilder,
 }
 
-impl Call<'_> {
+impl Call {
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);
         self
@@ -191,17 +190,17 @@ impl Control {
         store::Db::connect(&format!("sqlite://{}", path.display())).await.expect("database")
     }
 
-    pub fn raw(&self, method: &str, path: &str) -> Call<'_> {
+    pub fn raw(&self, method: &str, path: &str) -> Call {
         let method = Method::from_bytes(method.as_bytes()).expect("method");
-        Call { control: self, request: self.http.request(method, format!("{}{path}", self.base)) }
+        Call { request: self.http.request(method, format!("{}{path}", self.base)) }
     }
 
     /// As the bootstrap administrator.
-    pub fn call(&self, method: &str, path: &str) -> Call<'_> {
+    pub fn call(&self, method: &str, path: &str) -> Call {
         self.as_token(&self.token, method, path)
     }
 
-    pub fn as_token(&self, token: &str, method: &str, path: &str) -> Call<'_> {
+    pub fn as_token(&self, token: &str, method: &str, path: &str) -> Call {
         self.raw(method, &format!("/api/v1{path}")).header("authorization", &format!("Bearer {token}"))
     }
 
