@@ -76,6 +76,10 @@ pub(crate) fn control(args: &ControlArgs, place: &Place) -> Result<(), Failure> 
 /// `clawgate proxy`: runs until SIGTERM or SIGINT, or until its successor has
 /// taken over.
 pub(crate) fn proxy(args: &ProxyArgs, place: &Place) -> Result<(), Failure> {
+    // The allocator asks for huge pages; a node that mostly waits would hold
+    // 12 MB of them for a few hundred KB of data. Refused by an old kernel,
+    // this costs memory only.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let config = args.proxy.resolve(&args.shared, place, args.supervised).map_err(refused)?;
     logging::start();
     let data = DataDir::at(place.data_dir.clone());
