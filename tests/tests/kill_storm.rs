@@ -94,11 +94,15 @@ fn under_load(stack: &mut Stack, bot: &Bot, work: impl FnOnce(&mut Stack, &Load)
     load
 }
 
-fn wait_full(stack: &Stack) -> u64 {
+/// Lets some work be done, then waits for a moment when enough is in flight.
+fn wait_full(stack: &Stack, load: &Load) {
+    let before = load.answered.load(Ordering::Relaxed);
+    until("some answers", Duration::from_secs(30), || {
+        (load.answered.load(Ordering::Relaxed) >= before + 150).then_some(())
+    });
     until(&format!("{MIN_INFLIGHT} requests in flight"), Duration::from_secs(30), || {
-        let inflight = stack.mock.inflight();
-        (inflight >= MIN_INFLIGHT).then_some(inflight)
-    })
+        (stack.mock.inflight() >= MIN_INFLIGHT).then_some(())
+    });
 }
 
 /// All usage rows once every exchange of the ledger is settled and the node
@@ -170,10 +174,13 @@ fn rollups_equal_events(rest: &Rest, bot: &Bot, rows: &[Value]) {
     assert_eq!(stats["responseTokens"], sum("output_tokens"), "{stats}");
 }
 
-fn rate(load: &Load, took: Duration) -> f64 {
-    #[allow(clippy::cast_precision_loss)]
-    let sent = load.sent.load(Ordering::Relaxed) as f64;
-    sent / took.as_secs_f64()
+/// The pressure under which the claim is made; a machine that is busy with
+/// other things may be slower in the short version.
+fn check_rate(load: &Load, took: Duration) {
+    let answered = load.answered.load(Ordering::Relaxed);
+    let rate = u128::from(answered) * 1000 / took.as_millis().max(1);
+    println!("{answered} answered, {rate} per second, others: {:?}", load.odd.lock().expect("lock"));
+    assert!(rate >= if verify() { 300 } else { 50 }, "{rate} requests per second are no load");
 }
 
 #[test]
@@ -183,18 +190,17 @@ fn killing_the_node_loses_nothing_and_counts_nothing_twice() {
     let bot = stack.ordinary("sk-storm", "storm");
     let mut caught = 0;
     let start = Instant::now();
-    let load = under_load(&mut stack, &bot, |stack, _| {
+    let load = under_load(&mut stack, &bot, |stack, load| {
         for _ in 0..kills {
             // What is in flight at the node is at most one request per client.
-            wait_full(stack);
+            wait_full(stack, load);
             caught += CLIENTS;
             stack.node.kill();
             stack.node.start();
         }
-        wait_full(stack);
+        wait_full(stack, load);
     });
-    println!("{:.0} requests per second, {:?}", rate(&load, start.elapsed()), load.odd.lock());
-    assert!(load.answered.load(Ordering::Relaxed) > 100 * u64::try_from(kills).unwrap_or(1) / 4);
+    check_rate(&load, start.elapsed());
     check(&stack, &bot, caught);
 }
 
@@ -206,7 +212,7 @@ fn killing_the_control_plane_loses_nothing_and_disturbs_nobody() {
     let start = Instant::now();
     let load = under_load(&mut stack, &bot, |stack, load| {
         for _ in 0..kills {
-            wait_full(stack);
+            wait_full(stack, load);
             stack.control.kill();
             let before = load.answered.load(Ordering::Relaxed);
             until("service without the control plane", Duration::from_secs(10), || {
@@ -214,10 +220,9 @@ fn killing_the_control_plane_loses_nothing_and_disturbs_nobody() {
             });
             stack.control.start();
         }
-        wait_full(stack);
+        wait_full(stack, load);
     });
-    let rate = rate(&load, start.elapsed());
-    println!("{rate:.0} requests per second");
+    check_rate(&load, start.elapsed());
     let odd = load.odd.lock().expect("lock");
     assert!(odd.is_empty(), "clients felt it: {odd:?}");
     let (sent, answered) = (load.sent.load(Ordering::Relaxed), load.answered.load(Ordering::Relaxed));
