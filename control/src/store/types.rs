@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-
 /// An enum that is one text per variant, in the database, on the wire and in
 /// messages.
 macro_rules! text_enum {
