@@ -116,6 +116,8 @@ fn split_authority(authority: &str, default_port: u16) -> Result<(String, u16), 
             return Err(BaseUrlError::Host);
         }
         (host, rest.strip_prefix(':').or(if rest.is_empty() { None } else { Some("bad") }))
+    } else if authority.contains('[') {
+        return Err(BaseUrlError::Host);
     } else {
         match authority.split_once(':') {
             Some((host, port)) => (host, Some(port)),

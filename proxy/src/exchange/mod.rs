@@ -146,7 +146,7 @@ async fn stages<D: Downstream>(
     let seen = services.snapshots.swaps();
     let snapshot = current(services)?;
     let bot = authenticate::authenticate(&snapshot, &received)?;
-    settlement.facts.vendor.clone_from(&received.vendor);
+    settlement.facts.vendor = record::redacted(&received.vendor);
     settlement.facts.bot = Some(bot.clone());
     settlement.facts.config = snapshot.version.clone();
     settlement.facts.config_header.clone_from(&snapshot.version_header);

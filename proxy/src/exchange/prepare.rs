@@ -12,7 +12,7 @@ use http::{HeaderMap, Method};
 use super::Services;
 use super::ports::{BodyError, Downstream};
 use super::receive::Received;
-use super::record::Facts;
+use super::record::{Facts, redacted};
 use super::reject::Refusal;
 use super::tunnel::asks_websocket;
 use crate::snapshot::Bot;
@@ -98,7 +98,7 @@ pub async fn prepare<'a, D: Downstream>(
     down: &mut D,
 ) -> Result<Prepared<'a>, Refusal> {
     let vendor = bot.tenant.vendor(&received.vendor).ok_or_else(|| {
-        Refusal::new(Code::VendorUnknown, format!("vendor {:?} is not known here", received.vendor))
+        Refusal::new(Code::VendorUnknown, format!("vendor {:?} is not known here", redacted(&received.vendor)))
     })?;
     if !bot.allowed_vendors.is_empty() && !bot.allowed_vendors.contains(&received.vendor) {
         return Err(Refusal::new(Code::VendorNotAllowed, format!("this bot may not use vendor {}", received.vendor)));

@@ -3,6 +3,7 @@
 use http::{HeaderMap, Method};
 
 use super::ports::Head;
+use super::record::redacted;
 use super::reject::Refusal;
 use crate::wire::error::Code;
 
@@ -66,7 +67,7 @@ pub fn receive(head: Head) -> Result<Received, Refusal> {
 }
 
 fn unknown_route(path: &str) -> Refusal {
-    let shown: String = path.chars().take(100).collect();
+    let shown: String = redacted(path).chars().take(100).collect();
     Refusal::new(
         Code::RouteUnknown,
         format!("there is nothing at {shown:?}; requests go to /v1/{{vendor}}/{{path}}, for example /v1/openai/chat/completions"),

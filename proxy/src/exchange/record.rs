@@ -56,6 +56,21 @@ pub struct Facts {
     pub waited_micros: u64,
 }
 
+/// What clients put into paths by mistake and no log may hold: our tokens and
+/// what vendors' keys usually begin with.
+const SECRET_MARKS: [&str; 7] = ["cgb_", "cga_", "cge1_", "cge_", "sk-", "AIza", "gsk_"];
+
+/// A path fit for logs: a segment that may hold a credential is left out.
+#[must_use]
+pub fn redacted(path: &str) -> String {
+    if !SECRET_MARKS.iter().any(|mark| path.contains(mark)) {
+        return path.to_owned();
+    }
+    let suspicious = |segment: &&str| SECRET_MARKS.iter().any(|mark| segment.contains(mark));
+    let shown: Vec<&str> = path.split('/').map(|segment| if suspicious(&segment) { "…" } else { segment }).collect();
+    shown.join("/")
+}
+
 impl Facts {
     /// Begins the record of a request.
     #[must_use]
@@ -69,7 +84,7 @@ impl Facts {
             started: Instant::now(),
             at_micros: clock::now_micros(),
             method: method.clone(),
-            path: path.to_owned(),
+            path: redacted(path),
             client_request_id: text(["x-request-id", "x-request-id"]),
             agent_id: text(["x-clawgate-agent", "x-clawrouter-agent-id"]),
             session_id: text(["x-clawgate-session", "x-clawrouter-session-id"]),
@@ -145,5 +160,17 @@ impl Facts {
                 AttemptRecord { key_id: &tried.key_id, status, reason: tried.reason, millis }
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_the_path_reaches_no_log() {
+        assert_eq!(redacted("/v1/openai/chat/completions"), "/v1/openai/chat/completions");
+        assert_eq!(redacted("/v1/openai/cgb_abc/x"), "/v1/openai/…/x");
+        assert_eq!(redacted("/v1/sk-proj-1"), "/v1/…");
     }
 }

@@ -71,6 +71,13 @@ const SILICONFLOW: &[Route] =
 
 /// The list.
 pub(super) fn vendors() -> Vec<Vendor> {
+    let mut list = with_own_roots();
+    list.extend(like_openai());
+    list
+}
+
+/// Those with more than one root.
+fn with_own_roots() -> Vec<Vendor> {
     vec![
         Vendor {
             roots: roots(&[
@@ -154,6 +161,12 @@ pub(super) fn vendors() -> Vec<Vendor> {
                 "https://console.volcengine.com/ark/region:ark+cn-beijing/apiKey",
             )
         },
+    ]
+}
+
+/// Those that are OpenAI-compatible and little more.
+fn like_openai() -> Vec<Vendor> {
+    vec![
         Vendor {
             include_usage: IncludeUsage::Passthrough,
             roots: roots(&[to_base("v1"), to_path("anthropic/v1", "/anthropic/v1")]),

@@ -106,7 +106,9 @@ const VENICE: &[Route] = &[
 
 /// The list.
 pub(super) fn vendors() -> Vec<Vendor> {
-    let mut list = makers();
+    let mut list =
+        vec![openai_like("openai", "OpenAI", "https://api.openai.com/v1", "https://platform.openai.com/api-keys")];
+    list.extend(makers());
     list.extend(hosts());
     list
 }
@@ -114,7 +116,6 @@ pub(super) fn vendors() -> Vec<Vendor> {
 /// Those that make models.
 fn makers() -> Vec<Vendor> {
     vec![
-        openai_like("openai", "OpenAI", "https://api.openai.com/v1", "https://platform.openai.com/api-keys"),
         Vendor {
             auth: AuthForm::XApiKey,
             include_usage: IncludeUsage::Never,
