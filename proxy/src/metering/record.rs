@@ -388,7 +388,8 @@ mod tests {
     fn the_largest_record_fits_into_a_frame() {
         let long = "x".repeat(MAX_TEXT * 2);
         let texts = vec![long.clone(); 16];
-        let tried = [AttemptRecord { key_id: &long, status: u32::MAX, reason: &long, millis: u32::MAX }; MAX_LISTED * 2];
+        let tried =
+            [AttemptRecord { key_id: &long, status: u32::MAX, reason: &long, millis: u32::MAX }; MAX_LISTED * 2];
         let labels = vec![(long.clone(), long.clone()); MAX_LISTED * 2];
         let settle = SettleRecord {
             open: open_of(&texts, (-1, u64::MAX, true)),

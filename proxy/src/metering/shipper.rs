@@ -195,7 +195,14 @@ impl Shipper {
         let answer = timeout(ANSWER, client.ship(request)).await.map_err(|_| ShipError::Timeout)?;
         let next = answer.map_err(|status| ShipError::Refused(Box::new(status)))?.into_inner().next_position;
         if next != end {
-            tracing::warn!(first, end, next, epoch = log.epoch(), shard = log.shard(), "the control plane is elsewhere");
+            tracing::warn!(
+                first,
+                end,
+                next,
+                epoch = log.epoch(),
+                shard = log.shard(),
+                "the control plane is elsewhere"
+            );
         }
         let owner = log.clone();
         blocking(move || owner.acknowledge(next)).await?;

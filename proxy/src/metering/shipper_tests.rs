@@ -61,7 +61,9 @@ impl UsageIngest for Plane {
             let next = log.len() as u64;
             if let Some(skip) = next.checked_sub(batch.first_position) {
                 let unseen = batch.records.iter().skip(usize::try_from(skip).expect("fits"));
-                log.extend(unseen.map(|bytes| UsageRecord::decode(bytes.as_slice()).expect("decodes").kind.expect("kind")));
+                log.extend(
+                    unseen.map(|bytes| UsageRecord::decode(bytes.as_slice()).expect("decodes").kind.expect("kind")),
+                );
             }
             Ok(Response::new(ShipReply { next_position: log.len() as u64 }))
         })

@@ -31,6 +31,8 @@ use crate::snapshot::cache::Cache;
 const STATUS: Duration = Duration::from_secs(5);
 /// How long the stream may take to open.
 const OPEN: Duration = Duration::from_secs(10);
+/// How long a stream that we end may take to deliver what was said last.
+const PARTING: Duration = Duration::from_millis(500);
 /// Messages on their way out.
 const OUTBOX: usize = 16;
 /// Largest update: 100,000 bots and more.
@@ -125,7 +127,9 @@ impl SyncClient {
                     self.parts.state.set_version(version);
                     return true;
                 }
-                Err(reasons) => tracing::warn!(?reasons, revision = version.revision, "a saved configuration is skipped"),
+                Err(reasons) => {
+                    tracing::warn!(?reasons, revision = version.revision, "a saved configuration is skipped")
+                }
             }
         }
         false
@@ -139,8 +143,9 @@ impl SyncClient {
     pub async fn run(mut self) -> Result<Infallible, EnrollError> {
         let target = self.parts.channel.target().clone();
         let parts = &self.parts;
-        let identity =
-            parts.identity.ensure(&target, parts.enroll_token.as_ref(), &parts.software_version).await?;
+        let newcomer = parts.identity.load().is_none();
+        let identity = parts.identity.ensure(&target, parts.enroll_token.as_ref(), &parts.software_version).await?;
+        self.introduced = newcomer;
         self.parts.channel.connect(identity.tls.as_ref())?;
         let mut backoff = Backoff::default();
         loop {
@@ -172,16 +177,24 @@ impl SyncClient {
         let mut client = ConfigSyncClient::new(channel.clone()).max_decoding_message_size(MAX_UPDATE);
         let opening = timeout(OPEN, client.subscribe(ReceiverStream::new(queue))).await;
         let opened = opening.map_err(|_| StreamError::Timeout)?;
-        let inbox = opened.inspect_err(|status| self.introduced = !is_stranger(status))?.into_inner();
+        let mut inbox = opened.inspect_err(|status| self.introduced = !is_stranger(status))?.into_inner();
         self.parts.state.set_contact(clock::now_micros());
         self.parts.state.set_connected(true);
         tracing::info!(control = %self.parts.channel.target(), "connected to the control plane");
-        self.converse(inbox, &outbox, &channel).await
+        let end = self.converse(&mut inbox, &outbox, &channel).await;
+        if matches!(end, Err(StreamError::Resync)) {
+            // The refusal is still on its way; an abandoned stream would take
+            // it along.
+            drop(outbox);
+            let rest = async { while let Ok(Some(_)) = inbox.message().await {} };
+            let _ = timeout(PARTING, rest).await;
+        }
+        end
     }
 
     async fn converse(
         &mut self,
-        mut inbox: Streaming<ControlMessage>,
+        inbox: &mut Streaming<ControlMessage>,
         outbox: &mpsc::Sender<NodeMessage>,
         channel: &Channel,
     ) -> Result<Infallible, StreamError> {
@@ -214,8 +227,7 @@ impl SyncClient {
     /// Activate, save, answer: in this order, so that what is acknowledged is
     /// served, and still is after a restart.
     async fn take(&mut self, update: Update, outbox: &mpsc::Sender<NodeMessage>) -> Result<(), StreamError> {
-        let (session, identity, cache) =
-            (self.session.clone(), self.parts.identity.clone(), self.parts.cache.clone());
+        let (session, identity, cache) = (self.session.clone(), self.parts.identity.clone(), self.parts.cache.clone());
         let work = move || {
             let mut session = locked(&session);
             let outcome = session.on_update(update);
@@ -229,7 +241,12 @@ impl SyncClient {
         };
         match spawn_blocking(work).await.map_err(|_| StreamError::Cancelled)? {
             Outcome::Ack { version, changed } => {
-                tracing::info!(generation = version.generation, revision = version.revision, changed, "configuration taken");
+                tracing::info!(
+                    generation = version.generation,
+                    revision = version.revision,
+                    changed,
+                    "configuration taken"
+                );
                 self.parts.state.set_version(version.clone());
                 send(outbox, node_message::Kind::Ack(Ack { version: Some(version) })).await
             }

@@ -160,9 +160,8 @@ impl IdentityCell {
                 pem
             }
         };
-        let saved = read(&dir, ENROLMENT)?.map(|text| {
-            parse(&text, &key).ok_or_else(|| IdentityError::Damaged(dir.join(ENROLMENT)))
-        });
+        let saved = read(&dir, ENROLMENT)?
+            .map(|text| parse(&text, &key).ok_or_else(|| IdentityError::Damaged(dir.join(ENROLMENT))));
         let current = ArcSwapOption::from(saved.transpose()?.map(Arc::new));
         Ok(Self { dir, node_id, key: NodeKey(key), current })
     }

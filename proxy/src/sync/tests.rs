@@ -110,8 +110,9 @@ impl Plane {
     fn serve_unix(&self, socket: &Path) -> JoinHandle<()> {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).expect("binds");
-        let router =
-            Server::builder().add_service(FleetServer::new(self.clone())).add_service(ConfigSyncServer::new(self.clone()));
+        let router = Server::builder()
+            .add_service(FleetServer::new(self.clone()))
+            .add_service(ConfigSyncServer::new(self.clone()));
         tokio::spawn(async move {
             router.serve_with_incoming(UnixListenerStream::new(listener)).await.expect("serves");
         })

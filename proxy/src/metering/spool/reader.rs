@@ -93,7 +93,13 @@ impl Shard {
         if gather.lost > 0 {
             self.context.shared.lost.fetch_add(gather.lost, Ordering::Relaxed);
             let (epoch, shard) = (self.context.epoch, self.index());
-            tracing::error!(lost = gather.lost, from, epoch, shard, "usage records are damaged and cannot be delivered");
+            tracing::error!(
+                lost = gather.lost,
+                from,
+                epoch,
+                shard,
+                "usage records are damaged and cannot be delivered"
+            );
         }
         Ok(gather.batch)
     }

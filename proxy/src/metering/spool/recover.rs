@@ -153,11 +153,7 @@ fn restore(context: ShardContext, files: BTreeMap<u64, PathBuf>) -> Result<Shard
 }
 
 /// The segment and the time since it was written.
-fn open_segment(
-    context: &ShardContext,
-    first_position: u64,
-    path: PathBuf,
-) -> Result<(Segment, Duration), SpoolError> {
+fn open_segment(context: &ShardContext, first_position: u64, path: PathBuf) -> Result<(Segment, Duration), SpoolError> {
     let open = || -> io::Result<(File, fs::Metadata, Vec<u8>)> {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let meta = file.metadata()?;

@@ -49,10 +49,10 @@ impl Control {
     fn drain(&mut self, spool: &Spool) {
         spool.sync();
         for _ in 0..10_000 {
+            self.ship(spool, 1, 7);
             if spool.pending().is_empty() {
                 return;
             }
-            self.ship(spool, 1, 7);
         }
         panic!("the spool does not get empty: {:?}", spool.stats());
     }

@@ -49,8 +49,10 @@ fn both_records_of_an_exchange_are_in_one_shard_whichever_thread_settles() {
     assert_eq!(control.opens().len(), total);
     for log in control.logs.values() {
         let opened: BTreeSet<_> = log.iter().filter_map(open_id).collect();
-        let settled: BTreeSet<_> =
-            log.iter().filter_map(|kind| if let Kind::Settle(s) = kind { Some(s.exchange_id.clone()) } else { None }).collect();
+        let settled: BTreeSet<_> = log
+            .iter()
+            .filter_map(|kind| if let Kind::Settle(s) = kind { Some(s.exchange_id.clone()) } else { None })
+            .collect();
         assert_eq!(opened, settled);
     }
 }
@@ -197,6 +199,40 @@ fn the_control_planes_position_is_the_truth() {
     log.acknowledge(100).expect("acknowledges");
     next.reap().expect("reaps");
     assert_eq!(epochs(dir.path()), 1);
+}
+
+#[test]
+fn two_records_cost_microseconds() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let spool = Spool::open(dir.path(), SpoolOptions::default()).expect("opens");
+    let label = [("team".to_owned(), "a".to_owned())];
+    let open = OpenRecord {
+        exchange_id: "req_0123456789abcdef0123456789abcdef",
+        at_micros: 1_700_000_000_000_000,
+        tenant_id: "ten_0123456789abcdef0123456789abcdef",
+        bot_id: "bot_0123456789abcdef0123456789abcdef",
+        vendor: "openai",
+        model: "gpt-4o-mini",
+        endpoint: "chat/completions",
+        provider_key_id: "key_0123456789abcdef0123456789abcdef",
+        config_version: "1-17-0123456789ab",
+        ..OpenRecord::default()
+    };
+    let done = SettleRecord { open, outcome: "ok", input_tokens: Some(900), labels: &label, ..SettleRecord::default() };
+    let mut nanos: Vec<u128> = (0..20_000)
+        .map(|_| {
+            let began = std::time::Instant::now();
+            let ticket = spool.append_open(&open).expect("appends");
+            spool.append_settle(ticket, &done).expect("settles");
+            began.elapsed().as_nanos()
+        })
+        .collect();
+    nanos.sort_unstable();
+    let (median, late) = (nanos[nanos.len() / 2], nanos[nanos.len() * 99 / 100]);
+    eprintln!("open and settle: median {median} ns, 99th percentile {late} ns");
+    // Far above what it takes, so that a busy machine does not fail it: an
+    // accidental disk wait is a thousand times slower.
+    assert!(median < 100_000, "{median} ns");
 }
 
 #[derive(Clone, Debug)]
