@@ -20,6 +20,9 @@ use crate::vault::{MasterKeyError, Vault, VaultError};
 /// Shortest bootstrap token that is accepted from outside.
 const MIN_ADMIN_TOKEN: usize = 20;
 
+/// Says where everything listens; exists while the control plane is ready.
+const READY_FILE: &str = "run/control.json";
+
 /// Sockets that are bound and not yet served.
 pub(super) struct Listeners {
     pub(super) console: TcpListener,
@@ -100,7 +103,10 @@ pub(super) async fn open_data_dir(config: &ControlConfig) -> Result<DataDir, Con
     let path = config.data_dir.clone();
     // It may wait for a predecessor to end.
     let opened = tokio::task::spawn_blocking(move || DataDir::open(&path)).await;
-    opened.map_err(|error| failed("data directory", &error))?
+    let data = opened.map_err(|error| failed("data directory", &error))??;
+    // Where a predecessor was is not where we are.
+    let _ = std::fs::remove_file(data.join(READY_FILE));
+    Ok(data)
 }
 
 pub(super) async fn open_vault(config: &ControlConfig, data: &DataDir, db: &Db) -> Result<Arc<Vault>, ControlError> {
@@ -150,7 +156,7 @@ pub(super) fn announce(data: &DataDir, config: &ControlConfig, addresses: &Addre
         "grpc": grpc,
         "grpc_socket": config.grpc_socket.as_ref().map(|path| path.display().to_string()),
     });
-    data.write_private("run/control.json", content.to_string().as_bytes())?;
+    data.write_private(READY_FILE, content.to_string().as_bytes())?;
     tracing::info!(console = %addresses.console, admin = %addresses.admin, grpc, "ready");
     Ok(())
 }

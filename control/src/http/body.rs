@@ -5,7 +5,7 @@
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -94,7 +94,29 @@ impl<A: DeserializeOwned + Named, B: DeserializeOwned, S: Send + Sync> FromReque
     }
 }
 
+/// What the URL's path names. A path that cannot be read names nothing.
+pub struct UrlPath<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for UrlPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let nothing = || Problem::new(StatusCode::NOT_FOUND, "route_unknown");
+        // No name holds a NUL, and one of the databases takes none.
+        if parts.uri.path().contains("%00") {
+            return Err(nothing());
+        }
+        let Path(value) = Path::<T>::from_request_parts(parts, state).await.map_err(|_| nothing())?;
+        Ok(Self(value))
+    }
+}
+
 fn decode_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if name.contains('\0') || value.contains('\0') {
+            return Err(Problem::bad_parameter(FieldProblem::new(name.replace('\0', ""), "format")));
+        }
+    }
     let form = form_urlencoded::parse(query.as_bytes());
     serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(form))
         .map_err(|error| Problem::bad_parameter(field_problem(error.path(), &error.inner().to_string())))

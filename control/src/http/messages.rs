@@ -195,6 +195,38 @@ mod tests {
     }
 
     #[test]
+    fn every_code_of_the_sources_has_its_texts() {
+        fn sources(folder: &std::path::Path, found: &mut String) {
+            for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    sources(&path, found);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    found.push_str(&std::fs::read_to_string(path).expect("a file"));
+                }
+            }
+        }
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut text = String::new();
+        sources(&root.join("http"), &mut text);
+        let error = std::fs::read_to_string(root.join("domain/error.rs")).expect("a file");
+        let after = |marker: &str, text: &str| -> Vec<String> {
+            text.split(marker)
+                .skip(1)
+                .filter_map(|rest| Some(rest.split_once('"')?.1.split('"').next()?.to_owned()))
+                .collect()
+        };
+        let mut codes = after("Problem::new(", &text);
+        codes.extend(after("challenge(", &text));
+        let arms = error.split("fn code(").nth(1).expect("the codes");
+        codes.extend(after("=> ", arms.split("\n    }\n").next().expect("their end")));
+        assert!(codes.len() > 30, "{codes:?}");
+        for code in codes.iter().filter(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')) {
+            assert!(has(code), "{code}");
+        }
+    }
+
+    #[test]
     fn placeholders_are_filled() {
         let (_, detail) = problem(Language::English, "not_found", &[("what", "bot".into())]);
         assert_eq!(detail, "There is no such bot, or it is not yours to see.");

@@ -14,6 +14,12 @@ async fn requests_that_are_no_requests_of_ours() {
     assert_eq!(answer.header("allow"), "GET, POST");
     control.raw("POST", "/docs").send().await.problem(405, "method_not_allowed");
 
+    for path in ["/bots/%ff", "/bots/%00", "/bots/a%00b/tokens/x", "/usage/logs/%c3%28"] {
+        let method = if path.contains("tokens") { "DELETE" } else { "GET" };
+        control.call(method, path).send().await.problem(404, "route_unknown");
+    }
+    control.call("GET", "/usage/logs?model=%00").send().await.problem(400, "invalid_parameter");
+
     let post = |body: &'static str, kind: &'static str| {
         let call = control.call("POST", "/bots").body(body);
         async move { call.header("content-type", kind).send().await }

@@ -87,6 +87,25 @@ async fn each_obstacle_has_its_code() {
     control.stop().await;
 }
 
+#[tokio::test]
+async fn a_locked_database_is_told_and_loses_nothing() {
+    let control = Control::start().await;
+    control.create("/bots", json!({"hostname": "b"})).await;
+    let folder = control.stop().await;
+    let data = folder.path().join("d");
+    let db = clawgate_control::store::Db::connect(&format!("sqlite://{}", data.join("clawgate.db").display()))
+        .await
+        .expect("database");
+    let held = db.begin().await.expect("the write lock");
+    let error = refused(|settings| settings.data_dir = Some(data), &[]).await;
+    assert_eq!(error.code(), "database_locked");
+    held.rollback().await.expect("lets go");
+    db.close().await;
+    let control = Control::start_in(folder, |_| {}).await;
+    assert_eq!(control.get("/bots/b").await["hostname"], "b");
+    control.stop().await;
+}
+
 #[test]
 fn every_wrong_setting_is_reported_at_once() {
     let settings = ControlSettings {

@@ -1,7 +1,7 @@
 //! API tokens: how scripts and the command line act as somebody.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use clawgate_shared::clock;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use super::instant;
 use crate::domain::api_tokens::{self as domain, NewApiToken};
 use crate::domain::{DomainError, Permission, Role, tenants};
 use crate::http::auth::Who;
-use crate::http::body::{StrictJson, StrictQuery};
+use crate::http::body::{StrictJson, StrictQuery, UrlPath};
 use crate::http::idempotency::{Asker, IdempotencyKey};
 use crate::http::outcome::Outcome;
 use crate::http::page::{self, Page};
@@ -149,7 +149,7 @@ pub async fn create(
 }
 
 /// `DELETE /api-tokens/{id}`
-pub async fn delete(State(app): State<App>, who: Who, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn delete(State(app): State<App>, who: Who, UrlPath(id): UrlPath<String>) -> Result<Response, Problem> {
     let tenant_id = scope(&app, &who, false).await?;
     let mut result = domain::revoke(&app.domain, &who.caller, tenant_id.as_deref(), &id).await;
     // The bootstrap token also holds the platform's.

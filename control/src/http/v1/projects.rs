@@ -1,7 +1,7 @@
 //! Projects of a tenant.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use clawgate_shared::clock;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::domain::Permission;
 use crate::domain::projects::{self as domain, NewProject, ProjectPatch};
 use crate::http::auth::InTenant;
-use crate::http::body::{StrictJson, StrictQuery, present};
+use crate::http::body::{StrictJson, StrictQuery, UrlPath, present};
 use crate::http::etag::IfMatch;
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
@@ -92,7 +92,7 @@ pub async fn list(
 }
 
 /// `GET /projects/{id}`
-pub async fn get(State(app): State<App>, inside: InTenant, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn get(State(app): State<App>, inside: InTenant, UrlPath(id): UrlPath<String>) -> Result<Response, Problem> {
     inside.require(Permission::CatalogueRead)?;
     let row = projects::get(&mut *app.read().await?, &inside.tenant.id, &id).await?;
     Ok(outcome(false, row.ok_or(Problem::not_found("project"))?, None)?.into_response())
@@ -122,7 +122,7 @@ pub async fn create(
 pub async fn update(
     State(app): State<App>,
     inside: InTenant,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
     StrictJson { value, .. }: StrictJson<PatchProject>,
@@ -139,7 +139,7 @@ pub async fn update(
 pub async fn delete(
     State(app): State<App>,
     inside: InTenant,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
 ) -> Result<Response, Problem> {

@@ -1,7 +1,7 @@
 //! Tenants.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use clawgate_shared::clock;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::domain::tenants::{self as domain, NewTenant, TenantPatch};
 use crate::domain::{Permission, Principal};
 use crate::http::auth::Who;
-use crate::http::body::{StrictJson, StrictQuery, present};
+use crate::http::body::{StrictJson, StrictQuery, UrlPath, present};
 use crate::http::etag::IfMatch;
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
@@ -120,7 +120,7 @@ pub async fn list(
 }
 
 /// `GET /tenants/{id}`
-pub async fn get(State(app): State<App>, who: Who, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn get(State(app): State<App>, who: Who, UrlPath(id): UrlPath<String>) -> Result<Response, Problem> {
     let row = find(&app, &who.caller.principal, &id).await?;
     Ok(outcome(false, row, None)?.into_response())
 }
@@ -148,7 +148,7 @@ pub async fn create(
 pub async fn update(
     State(app): State<App>,
     who: Who,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
     StrictJson { value, .. }: StrictJson<PatchTenant>,
@@ -165,7 +165,7 @@ pub async fn update(
 pub async fn delete(
     State(app): State<App>,
     who: Who,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
 ) -> Result<Response, Problem> {

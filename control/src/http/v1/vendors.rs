@@ -1,7 +1,7 @@
 //! The vendor catalogue: built-in vendors and a tenant's own.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use clawgate_shared::catalogue::{self, Root, RootTarget, Route, RouteClass, Vendor};
 use clawgate_shared::clock;
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::domain::Permission;
 use crate::domain::vendors::{self as domain, NewVendor, VendorPatch};
 use crate::http::auth::InTenant;
-use crate::http::body::{StrictJson, StrictQuery, present};
+use crate::http::body::{StrictJson, StrictQuery, UrlPath, present};
 use crate::http::etag::IfMatch;
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
@@ -202,7 +202,11 @@ pub async fn list(
 }
 
 /// `GET /vendors/{slug}`
-pub async fn get(State(app): State<App>, inside: InTenant, Path(slug): Path<String>) -> Result<Response, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    inside: InTenant,
+    UrlPath(slug): UrlPath<String>,
+) -> Result<Response, Problem> {
     inside.require(Permission::CatalogueRead)?;
     if let Some(vendor) = catalogue::find(&slug) {
         return Ok(Json(VendorView::from(vendor)).into_response());
@@ -235,7 +239,7 @@ pub async fn create(
 pub async fn update(
     State(app): State<App>,
     inside: InTenant,
-    Path(slug): Path<String>,
+    UrlPath(slug): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
     StrictJson { value, .. }: StrictJson<PatchVendor>,
@@ -252,7 +256,7 @@ pub async fn update(
 pub async fn delete(
     State(app): State<App>,
     inside: InTenant,
-    Path(slug): Path<String>,
+    UrlPath(slug): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
 ) -> Result<Response, Problem> {

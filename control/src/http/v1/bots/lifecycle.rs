@@ -1,11 +1,12 @@
 //! What is wanted of a bot: up or down, served or refused.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::outcome;
 use crate::domain::bots::{self as domain, Drive};
 use crate::http::auth::InTenant;
+use crate::http::body::UrlPath;
 use crate::http::problem::Problem;
 use crate::http::rollout::Prefer;
 use crate::http::state::App;
@@ -32,7 +33,7 @@ async fn set_suspended(
 pub async fn start(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     drive(app, inside, &hostname, prefer, Drive::Start).await
@@ -42,7 +43,7 @@ pub async fn start(
 pub async fn stop(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     drive(app, inside, &hostname, prefer, Drive::Stop).await
@@ -52,7 +53,7 @@ pub async fn stop(
 pub async fn suspend(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     set_suspended(app, inside, &hostname, prefer, true).await
@@ -62,7 +63,7 @@ pub async fn suspend(
 pub async fn resume(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     set_suspended(app, inside, &hostname, prefer, false).await

@@ -1,14 +1,14 @@
 //! Reading bots.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::views::{BotStats, BotView};
 use super::{BotsQuery, outcome};
 use crate::domain::Permission;
 use crate::http::auth::InTenant;
-use crate::http::body::StrictQuery;
+use crate::http::body::{StrictQuery, UrlPath};
 use crate::http::page::{self, Page};
 use crate::http::problem::Problem;
 use crate::http::state::App;
@@ -28,7 +28,11 @@ pub async fn list(
 }
 
 /// `GET /bots/{hostname}`
-pub async fn get(State(app): State<App>, inside: InTenant, Path(hostname): Path<String>) -> Result<Response, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    inside: InTenant,
+    UrlPath(hostname): UrlPath<String>,
+) -> Result<Response, Problem> {
     inside.require(Permission::BotRead)?;
     let row = bots::get(&mut *app.read().await?, &inside.tenant.id, &hostname).await?;
     Ok(outcome(&app, row.ok_or(Problem::not_found("bot"))?, None)?.into_response())

@@ -1,7 +1,7 @@
 //! A bot's tokens.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::requests::{CreateBotToken, RotateBotToken};
@@ -9,7 +9,7 @@ use super::views::BotTokenView;
 use crate::domain::Permission;
 use crate::domain::bots::{self as domain, MintedBotToken, NewBotToken};
 use crate::http::auth::InTenant;
-use crate::http::body::OptionalJson;
+use crate::http::body::{OptionalJson, UrlPath};
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
 use crate::http::page::Page;
@@ -31,7 +31,7 @@ fn minted(token: MintedBotToken, revision: Option<u64>) -> Result<Outcome, Probl
 pub async fn list(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
 ) -> Result<Json<Page<BotTokenView>>, Problem> {
     inside.require(Permission::BotRead)?;
     let mut conn = app.read().await?;
@@ -44,7 +44,7 @@ pub async fn list(
 pub async fn create(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     key: IdempotencyKey,
     prefer: Prefer,
     OptionalJson { value, bytes }: OptionalJson<CreateBotToken>,
@@ -64,7 +64,7 @@ pub async fn create(
 pub async fn rotate(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     key: IdempotencyKey,
     prefer: Prefer,
     OptionalJson { value, bytes }: OptionalJson<RotateBotToken>,
@@ -84,7 +84,7 @@ pub async fn rotate(
 pub async fn delete(
     State(app): State<App>,
     inside: InTenant,
-    Path((hostname, id)): Path<(String, String)>,
+    UrlPath((hostname, id)): UrlPath<(String, String)>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let place = (inside.tenant.id.as_str(), hostname.as_str());

@@ -1,6 +1,6 @@
 //! Making, changing and deleting bots.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::outcome;
@@ -8,7 +8,7 @@ use super::requests::{CreateBot, LimitsBody, PatchBot};
 use super::views::BotView;
 use crate::domain::bots::{self as domain, BotFields};
 use crate::http::auth::InTenant;
-use crate::http::body::StrictJson;
+use crate::http::body::{StrictJson, UrlPath};
 use crate::http::etag::IfMatch;
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
@@ -103,7 +103,7 @@ pub async fn create(
 pub async fn update(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
     StrictJson { value, .. }: StrictJson<PatchBot>,
@@ -119,7 +119,7 @@ pub async fn update(
 pub async fn delete(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
 ) -> Result<Response, Problem> {

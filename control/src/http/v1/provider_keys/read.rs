@@ -1,14 +1,14 @@
 //! Reading provider keys, without their secrets.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::views::{ProviderKeyHealth, ProviderKeyView};
 use super::{KeysQuery, outcome};
 use crate::domain::Permission;
 use crate::http::auth::InTenant;
-use crate::http::body::StrictQuery;
+use crate::http::body::{StrictQuery, UrlPath};
 use crate::http::page::{self, Page};
 use crate::http::problem::Problem;
 use crate::http::state::App;
@@ -41,7 +41,7 @@ pub async fn health(
 }
 
 /// `GET /provider-keys/{id}`
-pub async fn get(State(app): State<App>, inside: InTenant, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn get(State(app): State<App>, inside: InTenant, UrlPath(id): UrlPath<String>) -> Result<Response, Problem> {
     inside.require(Permission::KeyRead)?;
     let row = provider_keys::get(&mut *app.read().await?, &inside.tenant.id, &id).await?;
     Ok(outcome(false, row.ok_or(Problem::not_found("provider key"))?, None)?.into_response())

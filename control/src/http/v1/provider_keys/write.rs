@@ -1,13 +1,13 @@
 //! Making, changing, rotating and deleting provider keys.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::outcome;
 use super::requests::{CreateProviderKey, PatchProviderKey, RotateProviderKey, SecretText};
 use crate::domain::provider_keys::{self as domain, NewProviderKey, ProviderKeyPatch};
 use crate::http::auth::InTenant;
-use crate::http::body::StrictJson;
+use crate::http::body::{StrictJson, UrlPath};
 use crate::http::etag::IfMatch;
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
@@ -57,7 +57,7 @@ pub async fn create(
 pub async fn update(
     State(app): State<App>,
     inside: InTenant,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
     StrictJson { value, .. }: StrictJson<PatchProviderKey>,
@@ -84,7 +84,7 @@ pub async fn update(
 pub async fn rotate(
     State(app): State<App>,
     inside: InTenant,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
     StrictJson { value, .. }: StrictJson<RotateProviderKey>,
@@ -100,7 +100,7 @@ pub async fn rotate(
 pub async fn delete(
     State(app): State<App>,
     inside: InTenant,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
     if_match: IfMatch,
     prefer: Prefer,
 ) -> Result<Response, Problem> {

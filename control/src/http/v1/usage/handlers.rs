@@ -1,14 +1,14 @@
 //! Sums over HTTP: find out whose usage is meant, then [`super::sums`].
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::sums::{self, BreakdownQuery, StatsQuery, TenantScope, TrendQuery, Whose};
 use super::views::{UsageBreakdown, UsageStats, UsageTrend};
 use super::window;
 use crate::domain::Permission;
 use crate::http::auth::InTenant;
-use crate::http::body::{StrictQuery, TwoQueries};
+use crate::http::body::{StrictQuery, TwoQueries, UrlPath};
 use crate::http::problem::Problem;
 use crate::http::state::App;
 use crate::store::{bots, projects};
@@ -37,7 +37,7 @@ async fn whose_bot(app: &App, inside: &InTenant, hostname: String) -> Result<Who
 pub async fn bot_stats(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     StrictQuery(query): StrictQuery<StatsQuery>,
 ) -> Result<Json<UsageStats>, Problem> {
     let whose = whose_bot(&app, &inside, hostname).await?;
@@ -48,7 +48,7 @@ pub async fn bot_stats(
 pub async fn bot_trend(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     StrictQuery(query): StrictQuery<TrendQuery>,
 ) -> Result<Json<UsageTrend>, Problem> {
     let whose = whose_bot(&app, &inside, hostname).await?;
@@ -59,7 +59,7 @@ pub async fn bot_trend(
 pub async fn bot_breakdown(
     State(app): State<App>,
     inside: InTenant,
-    Path(hostname): Path<String>,
+    UrlPath(hostname): UrlPath<String>,
     StrictQuery(query): StrictQuery<BreakdownQuery>,
 ) -> Result<Json<UsageBreakdown>, Problem> {
     let whose = whose_bot(&app, &inside, hostname).await?;

@@ -1,7 +1,7 @@
 //! Single exchanges.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use clawgate_shared::clock;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use super::views::UsageLog;
 use crate::domain::Permission;
 use crate::http::auth::InTenant;
-use crate::http::body::StrictQuery;
+use crate::http::body::{StrictQuery, UrlPath};
 use crate::http::page::Page;
 use crate::http::problem::{FieldProblem, Problem};
 use crate::http::state::App;
@@ -108,7 +108,7 @@ pub async fn list(
 pub async fn get(
     State(app): State<App>,
     inside: InTenant,
-    Path(request_id): Path<String>,
+    UrlPath(request_id): UrlPath<String>,
 ) -> Result<Json<UsageLog>, Problem> {
     inside.require(Permission::UsageRead)?;
     let row = usage_log::get(&mut *app.read().await?, &inside.tenant.id, &request_id).await?;
