@@ -104,8 +104,7 @@ impl Spec {
         let (out, err) = (self.folder.join("run.out"), self.folder.join("run.err"));
         let mut command = self.command();
         command.stdout(File::create(&out).expect("file")).stderr(File::create(&err).expect("file"));
-        let mut child =
-            command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         let start = Instant::now();
         let status = loop {
             if let Some(status) = child.try_wait().expect("own child") {

@@ -29,7 +29,8 @@ fn module_order_fails_on_bad_samples() {
     one(&arrows::module_order(&[down]), "peek.rs:1: `wire` imports `limits`");
     let path = Source::new("proxy/src/quota/lease.rs", "fn f() {\n crate::server::run();\n}");
     one(&arrows::module_order(&[path]), "lease.rs:2: `quota` imports `server`");
-    let inside_macro = Source::new("proxy/src/limits/mod.rs", "fn f() { tokio::select! { _ = crate::app::x() => {} } }");
+    let inside_macro =
+        Source::new("proxy/src/limits/mod.rs", "fn f() { tokio::select! { _ = crate::app::x() => {} } }");
     one(&arrows::module_order(&[inside_macro]), "imports `app`");
     let unknown = Source::new("proxy/src/helpers/mod.rs", "");
     one(&arrows::module_order(&[unknown]), "not in the list");
@@ -51,7 +52,8 @@ fn crate_arrows_fail_on_bad_samples() {
         "[package]\nname='clawgate-proxy'\n[target.'cfg(unix)'.dev-dependencies]\nclawgate-control.workspace=true",
     );
     one(&arrows::crates(&[bad]), "clawgate-proxy must not depend on clawgate-control");
-    let mock = Source::new("x/Cargo.toml", "[package]\nname='clawgate-mock'\n[dependencies]\nclawgate-shared={path='s'}");
+    let mock =
+        Source::new("x/Cargo.toml", "[package]\nname='clawgate-mock'\n[dependencies]\nclawgate-shared={path='s'}");
     one(&arrows::crates(&[mock]), "clawgate-mock must not depend on clawgate-shared");
 }
 

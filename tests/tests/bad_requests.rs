@@ -115,7 +115,8 @@ fn heads() {
     bench.refuses("a long address", &uri, 414, "uri_too_long");
 
     // What is not HTTP gets an answer or an end, never silence.
-    for raw in ["GARBAGE\r\n\r\n", "POST /v1/openai/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 5x\r\n\r\n"] {
+    for raw in ["GARBAGE\r\n\r\n", "POST /v1/openai/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 5x\r\n\r\n"]
+    {
         let mut connection = Connection::open(bench.stack.data()).expect("connected");
         connection.send_raw(raw.as_bytes()).expect("sent");
         if let Ok(answer) = connection.response("POST") {

@@ -110,10 +110,7 @@ fn a_used_or_invented_enrolment_token_is_refused() {
     second.spec.set("--control", &format!("https://{}", stack.control.address("grpc")));
     second.spec.set("--enroll-token-file", &token.display().to_string());
     second.start();
-    let used = clawgate_tests::http::call(
-        second.address("data"),
-        &clawgate_tests::stack::chat_request("cgb_anything"),
-    );
+    let used = clawgate_tests::http::call(second.address("data"), &clawgate_tests::stack::chat_request("cgb_anything"));
     assert_eq!((used.status(), used.code().as_str()), (503, "not_configured"), "{}", used.text());
     let nodes = stack.rest().all("/nodes");
     assert_eq!(nodes.len(), 1, "a used token enrolled a second node: {nodes:#?}");

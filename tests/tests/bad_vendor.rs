@@ -145,7 +145,8 @@ fn a_key_that_fails_is_passed_over_and_nothing_is_sent_twice_after_a_success() {
 fn a_vendors_401_and_403_never_reach_the_bot_and_other_errors_do() {
     let stack = stack();
     let bot = stack.ordinary("sk-quoted-by-the-vendor", "worker");
-    for (status, codes) in [("403", &["upstream_forbidden"][..]), ("401", &["no_key_available", "upstream_forbidden"])] {
+    for (status, codes) in [("403", &["upstream_forbidden"][..]), ("401", &["no_key_available", "upstream_forbidden"])]
+    {
         let answer = call(stack.data(), &chat_request(&bot.token).header("x-mock-status", status));
         assert!(codes.contains(&answer.code().as_str()), "{status}: {} {}", answer.status(), answer.text());
         assert!(!answer.text().contains("sk-quoted"), "{}", answer.text());

@@ -55,8 +55,7 @@ fn bytes_are_the_vendors_and_arrive_as_they_are_sent() {
     let mut with_usage = body.clone();
     with_usage["stream_options"] = asked["stream_options"].clone();
     let direct = call(stack.mock.address, &Request::post("/v1/chat/completions", &with_usage).bearer("x"));
-    let through =
-        call(stack.data(), &Request::post("/v1/openai/chat/completions", &with_usage).bearer(&bot.token));
+    let through = call(stack.data(), &Request::post("/v1/openai/chat/completions", &with_usage).bearer(&bot.token));
     assert_eq!(through.text(), direct.text());
     assert_eq!(through.head.header("content-type"), direct.head.header("content-type"));
 

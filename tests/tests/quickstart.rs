@@ -144,9 +144,17 @@ fn doctor_and_env_say_what_they_should() {
     let folder = tempfile::tempdir().expect("a folder");
     let up = Up::demo(folder.path());
     let _healthy = up.run(&["doctor"]).success();
-    for client in
-        ["openai-python", "openai-node", "anthropic", "ai-sdk", "google-genai", "claude-code", "codex", "openclaw", "curl"]
-    {
+    for client in [
+        "openai-python",
+        "openai-node",
+        "anthropic",
+        "ai-sdk",
+        "google-genai",
+        "claude-code",
+        "codex",
+        "openclaw",
+        "curl",
+    ] {
         let lines = up.run(&["env", "--bot", "demo", "--for", client]).success();
         assert!(lines.contains("CLAWGATE_BOT_TOKEN") && lines.contains("http"), "{client}: {lines}");
     }

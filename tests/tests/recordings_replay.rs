@@ -83,9 +83,8 @@ fn difference(replay: &Replay<'_>, answer: &Response) -> Option<String> {
         return Some(format!("{}: {cut}", context()));
     }
     let at = answer.body.iter().zip(&replay.body).position(|(a, b)| a != b);
-    let at = at.or_else(|| {
-        (answer.body.len() != replay.body.len()).then(|| answer.body.len().min(replay.body.len()))
-    })?;
+    let at =
+        at.or_else(|| (answer.body.len() != replay.body.len()).then(|| answer.body.len().min(replay.body.len())))?;
     let show = |bytes: &[u8]| String::from_utf8_lossy(&bytes[at..bytes.len().min(at + 120)]).into_owned();
     Some(format!(
         "{}: {} bytes for {}, different at {at}: {:?} for {:?}",

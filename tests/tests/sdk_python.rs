@@ -15,7 +15,8 @@ fn dumps(stack: &Stack, name: &str, roots: [&str; 3], address: SocketAddr, key: 
     let python = python().expect("checked before");
     let script = root().join("tests/sdk/dumps.py").display().to_string();
     let urls = roots.map(|root| format!("http://{address}{root}"));
-    let mut spec = Spec::new(name, python, stack.folder.path(), &["-W", "ignore", &script, &urls[0], &urls[1], &urls[2]]);
+    let mut spec =
+        Spec::new(name, python, stack.folder.path(), &["-W", "ignore", &script, &urls[0], &urls[1], &urls[2]]);
     for vendor in ["OPENAI", "ANTHROPIC", "GOOGLE"] {
         spec = spec.env(&format!("DUMP_{vendor}_KEY"), key);
     }
@@ -36,8 +37,7 @@ fn object_dumps_are_equal_and_only_the_provider_key_is_seen() {
     }
     let stack = Stack::start();
     let bot = stack.ordinary(SECRET, "sdk");
-    let gateway =
-        dumps(&stack, "through", ["/v1/openai", "/v1/anthropic", "/v1/google"], stack.data(), &bot.token);
+    let gateway = dumps(&stack, "through", ["/v1/openai", "/v1/anthropic", "/v1/google"], stack.data(), &bot.token);
     let entries = stack.mock.entries();
     assert_only_credential(&entries, SECRET);
     assert!(!stack.mock.ledger_text().contains(&bot.token), "the bot token reached the vendor");

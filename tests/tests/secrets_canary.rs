@@ -3,11 +3,13 @@
 //! metrics, error bodies, process arguments and environments.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use clawgate_tests::http::{Request, call};
 use clawgate_tests::stack::{Stack, chat_body, chat_request};
+use clawgate_tests::wait::until;
 use serde_json::json;
 
 const CANARY: &str = "sk-canary-9f1c7e5a3b2d4c6e8f0a1b2c3d4e5f60";
@@ -32,8 +34,10 @@ impl Needles {
 
     fn search(&self, place: &str, haystack: &[u8], found: &mut Vec<String>) {
         for (name, needle) in &self.0 {
-            if haystack.windows(needle.len()).any(|window| window == needle) {
-                found.push(format!("{name} in {place}"));
+            if let Some(at) = haystack.windows(needle.len()).position(|window| window == needle) {
+                let from = at.saturating_sub(160);
+                let around = String::from_utf8_lossy(&haystack[from..haystack.len().min(at + 8)]).into_owned();
+                found.push(format!("{name} in {place}, after {around:?}"));
             }
         }
     }
@@ -139,7 +143,11 @@ fn no_secret_is_found_anywhere() {
             places.push((path.clone(), std::fs::read(&path).expect("a process")));
         }
     }
-    let log = stack.node.process().log();
+    let last = stack.chat(&bot);
+    let last = last.head.header("x-clawgate-request-id").expect("an id").to_owned();
+    let log = until("the last access line", Duration::from_secs(10), || {
+        Some(stack.node.process().log()).filter(|log| log.contains(&last))
+    });
     assert!(log.contains("TRACE") || log.contains("DEBUG") || log.contains("\"level\""), "no trace log: {log}");
     // Killed, not stopped: what lies on disk is what a thief would find.
     stack.node.kill();

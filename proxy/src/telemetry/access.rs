@@ -5,12 +5,15 @@
 //! request. When the buffer is full, lines are dropped and counted, and the
 //! next line that fits says how many.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use clawgate_shared::token::TokenKind;
 
 /// Bytes held at most while the writer is behind.
 const BUFFER_LIMIT: usize = 4 << 20;
@@ -153,7 +156,7 @@ fn format_line(out: &mut String, line: &AccessLine<'_>) {
             out.push_str(",\"");
             out.push_str(name);
             out.push_str("\":\"");
-            escape(out, value);
+            escape(out, &without_bot_tokens(value));
             out.push('"');
         }
     }
@@ -169,6 +172,20 @@ fn format_line(out: &mut String, line: &AccessLine<'_>) {
         }
     }
     out.push_str("}\n");
+}
+
+/// A token that a client pasted into a path or a model name stays out of the
+/// log.
+fn without_bot_tokens(text: &str) -> Cow<'_, str> {
+    let prefix = TokenKind::Bot.prefix();
+    let mut pieces = text.split(prefix);
+    let first = pieces.next().unwrap_or_default();
+    if first.len() == text.len() {
+        return Cow::Borrowed(text);
+    }
+    let token_char = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let rest = pieces.map(|piece| format!("{prefix}***{}", piece.trim_start_matches(token_char)));
+    Cow::Owned(std::iter::once(first.to_owned()).chain(rest).collect())
 }
 
 fn escape(out: &mut String, text: &str) {
@@ -210,16 +227,27 @@ mod tests {
     }
 
     #[test]
+    fn a_token_in_a_path_is_masked() {
+        for (text, want) in [
+            ("/v1/openai/cgb_aB-c_9/x", "/v1/openai/cgb_***/x"),
+            ("cgb_a/cgb_b", "cgb_***/cgb_***"),
+            ("/v1/openai/chat", "/v1/openai/chat"),
+            ("cgb_", "cgb_***"),
+        ] {
+            assert_eq!(without_bot_tokens(text), want, "{text}");
+        }
+    }
+
+    #[test]
     fn what_was_logged_is_written_before_the_log_goes() {
-        let dir = std::env::temp_dir().join(format!("clawgate-access-{}", std::process::id()));
-        let path = dir.to_string_lossy().into_owned();
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("access.log").to_string_lossy().into_owned();
         let log = AccessLog::open(&path).expect("opens");
         for _ in 0..100 {
             log.log(&AccessLine { request_id: "req_1", ..AccessLine::default() });
         }
         drop(log);
         let text = std::fs::read_to_string(&path).expect("reads");
-        let _ = std::fs::remove_file(&path);
         assert_eq!(text.lines().count(), 100);
     }
 }

@@ -7,8 +7,19 @@ use super::{Source, Violation};
 /// The settings stand late: they are made of the modules' own types, and no
 /// module but the composition root may read them.
 pub const PROXY_ORDER: [&str; 13] = [
-    "wire", "limits", "routing", "telemetry", "snapshot", "upstream", "quota", "metering", "sync", "exchange",
-    "server", "config", "app",
+    "wire",
+    "limits",
+    "routing",
+    "telemetry",
+    "snapshot",
+    "upstream",
+    "quota",
+    "metering",
+    "sync",
+    "exchange",
+    "server",
+    "config",
+    "app",
 ];
 
 /// What each crate of ours may depend on, of ours. A crate that is not listed
@@ -62,8 +73,7 @@ pub fn module_order(files: &[Source]) -> Vec<Violation> {
 pub fn crates(manifests: &[Source]) -> Vec<Violation> {
     let mut violations = Vec::new();
     for manifest in manifests {
-        let table: toml::Table =
-            manifest.text.parse().unwrap_or_else(|error| panic!("{}: {error}", manifest.path));
+        let table: toml::Table = manifest.text.parse().unwrap_or_else(|error| panic!("{}: {error}", manifest.path));
         let name = table.get("package").and_then(|p| p.get("name")).and_then(|n| n.as_str());
         let Some(name) = name else { continue };
         let allowed = CRATE_ARROWS.iter().find(|(from, _)| *from == name).map_or(&[][..], |(_, to)| to);
