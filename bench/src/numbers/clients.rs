@@ -50,17 +50,27 @@ impl Client {
             text.push_str("\r\n");
         }
         text.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        let reused = self.connection.is_some();
+        let mut exchanged = self.exchange(text.as_bytes());
+        // A server may close a connection that was idle; asking again is safe
+        // for what only reads.
+        if exchanged.is_err() && reused && method == "GET" {
+            exchanged = self.exchange(text.as_bytes());
+        }
+        let name = &self.target.name;
+        let (status, body) = exchanged.map_err(Failure::setup(format!("{name}: {method} {path}")))?;
+        Ok(Reply { status, body: serde_json::from_slice(&body).unwrap_or_default() })
+    }
+    fn exchange(&mut self, request: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
         let Self { runtime, target, connection } = self;
-        let exchanged = runtime.block_on(async {
+        runtime.block_on(async {
             let mut open = match connection.take() {
                 Some(open) => open,
                 None => Connection::open(target).await?,
             };
-            let (exchange, body) = tokio::time::timeout(LIMIT, open.fetch(text.as_bytes())).await??;
+            let (exchange, body) = tokio::time::timeout(LIMIT, open.fetch(request)).await??;
             *connection = exchange.reusable.then_some(open);
-            Ok::<_, std::io::Error>((exchange.status, body))
-        });
-        let (status, body) = exchanged.map_err(Failure::setup(format!("{}: {method} {path}", target.name)))?;
-        Ok(Reply { status, body: serde_json::from_slice(&body).unwrap_or_default() })
+            Ok((exchange.status, body))
+        })
     }
 }
