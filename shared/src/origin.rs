@@ -168,7 +168,10 @@ mod tests {
             let url = BaseUrl::parse(text).expect(text);
             assert_eq!((url.origin.to_string().as_str(), url.path.as_str()), (origin, path), "{text}");
         }
-        assert_eq!(BaseUrl::parse("https://x.example:443/v1").map(|u| u.to_string()), Ok("https://x.example/v1".into()));
+        assert_eq!(
+            BaseUrl::parse("https://x.example:443/v1").map(|u| u.to_string()),
+            Ok("https://x.example/v1".into())
+        );
     }
 
     #[test]

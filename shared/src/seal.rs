@@ -106,9 +106,8 @@ impl SealingKey {
         let mut nonce = [0u8; 12];
         getrandom::fill(&mut nonce).map_err(|_| SealError::Random)?;
         let cipher = Aes256Gcm::new_from_slice(&self.0).map_err(|_| SealError::KeyLength)?;
-        let ciphertext = cipher
-            .encrypt(&Nonce::from(nonce), Payload { msg: plaintext, aad })
-            .map_err(|_| SealError::Seal)?;
+        let ciphertext =
+            cipher.encrypt(&Nonce::from(nonce), Payload { msg: plaintext, aad }).map_err(|_| SealError::Seal)?;
         Ok(Sealed { nonce, ciphertext })
     }
 

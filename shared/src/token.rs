@@ -67,8 +67,7 @@ pub fn hash(text: &[u8]) -> TokenHash {
 pub fn well_formed(kind: TokenKind, text: &str) -> bool {
     let body = text.len().checked_sub(CHECK_CHARS).and_then(|at| text.split_at_checked(at));
     let Some((head, check)) = body else { return false };
-    head.strip_prefix(kind.prefix()).is_some_and(|secret| secret.len() == SECRET_CHARS)
-        && checksum(head) == check
+    head.strip_prefix(kind.prefix()).is_some_and(|secret| secret.len() == SECRET_CHARS) && checksum(head) == check
 }
 
 fn checksum(head: &str) -> String {

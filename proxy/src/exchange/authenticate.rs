@@ -44,9 +44,7 @@ pub fn may_call(bot: &Bot) -> Result<(), Refusal> {
         BotState::Disabled => {
             Err(Refusal::new(Code::BotDisabled, "this bot is disabled; an admin can enable it again"))
         }
-        BotState::Suspended => {
-            Err(Refusal::new(Code::BotSuspended, "this bot is suspended; an admin can resume it"))
-        }
+        BotState::Suspended => Err(Refusal::new(Code::BotSuspended, "this bot is suspended; an admin can resume it")),
     }
 }
 

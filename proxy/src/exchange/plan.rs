@@ -20,7 +20,10 @@ pub fn plan<'a>(bot: &'a Bot, vendor: &str, headers: &HeaderMap) -> Result<Order
         return Err(Refusal::new(Code::TagNotAllowed, format!("x-clawgate-tag has more than {MAX_TAGS} tags")));
     }
     let Some(pool) = bot.pools.get(vendor) else {
-        return Err(no_key(KeyReason::NoneConfigured, format!("no provider key for vendor {vendor} is configured; add one")));
+        return Err(no_key(
+            KeyReason::NoneConfigured,
+            format!("no provider key for vendor {vendor} is configured; add one"),
+        ));
     };
     if pool.keys.is_empty() {
         return Err(if pool.any_configured {
@@ -31,7 +34,10 @@ pub fn plan<'a>(bot: &'a Bot, vendor: &str, headers: &HeaderMap) -> Result<Order
         });
     }
     if !wanted.is_empty() && !pool.keys.iter().any(|key| key.carries(&wanted)) {
-        return Err(no_key(KeyReason::NoMatchingTags, "no provider key of this bot carries the tags of x-clawgate-tag".to_owned()));
+        return Err(no_key(
+            KeyReason::NoMatchingTags,
+            "no provider key of this bot carries the tags of x-clawgate-tag".to_owned(),
+        ));
     }
     Ok(pool.ordered(&wanted))
 }

@@ -47,7 +47,10 @@ impl BodyBudget {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
         let held = Held { budget: self, bytes };
         if before.saturating_add(bytes) > self.total {
-            return Err(Refusal::new(Code::Overloaded, "this node holds as many request bodies as it may; try again in a moment"));
+            return Err(Refusal::new(
+                Code::Overloaded,
+                "this node holds as many request bodies as it may; try again in a moment",
+            ));
         }
         Ok(held)
     }
@@ -114,7 +117,11 @@ pub async fn prepare<'a, D: Downstream>(
     let held = services.bodies.hold(body.len())?;
     let peek = look_into(&resolved, received, &body)?;
     facts.stream = peek.as_ref().and_then(|peek| peek.stream).unwrap_or(false) || resolved.streams_by_path();
-    let model = resolved.model.as_deref().or(peek.as_ref().and_then(|p| p.model.as_ref()).map(|m| m.name.as_str())).unwrap_or("");
+    let model = resolved
+        .model
+        .as_deref()
+        .or(peek.as_ref().and_then(|p| p.model.as_ref()).map(|m| m.name.as_str()))
+        .unwrap_or("");
     model.clone_into(&mut facts.model);
     if model.is_empty() {
         if needs_model(&resolved) {
@@ -172,9 +179,7 @@ fn look_into(resolved: &Resolved<'_>, received: &Received, body: &Bytes) -> Resu
     if resolved.route.protocol == Protocol::Opaque || received.method != Method::POST || !is_json(&received.headers) {
         return Ok(None);
     }
-    peek(body).map(Some).map_err(|error| {
-        Refusal::new(Code::BadRequest, error.to_string())
-    })
+    peek(body).map(Some).map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))
 }
 
 /// A missing content type is taken for JSON, as vendors do.

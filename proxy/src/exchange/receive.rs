@@ -70,7 +70,9 @@ fn unknown_route(path: &str) -> Refusal {
     let shown: String = redacted(path).chars().take(100).collect();
     Refusal::new(
         Code::RouteUnknown,
-        format!("there is nothing at {shown:?}; requests go to /v1/{{vendor}}/{{path}}, for example /v1/openai/chat/completions"),
+        format!(
+            "there is nothing at {shown:?}; requests go to /v1/{{vendor}}/{{path}}, for example /v1/openai/chat/completions"
+        ),
     )
 }
 

@@ -117,16 +117,17 @@ pub async fn relay<D: Downstream>(
                 services.metrics.upstream_failed(&settlement.facts.vendor, failure.kind.label());
                 let refusal = upstream_refusal(&settlement.facts.vendor, failure);
                 settlement.usage = meter.finish().usage;
-                break_off(settlement, is_stream && length == Length::Open, stripper, &refusal, down).await;
+                break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
                 return Ok((Outcome::Interrupted, Some(refusal)));
             }
             Event::ClientGone => {
                 return Ok(end_without_client(services, settlement, answer, meter).await);
             }
             Event::Revoked => {
-                let refusal = Refusal::new(Code::BotSuspended, "this bot was suspended or deleted while it was being served");
+                let refusal =
+                    Refusal::new(Code::BotSuspended, "this bot was suspended or deleted while it was being served");
                 settlement.usage = meter.finish().usage;
-                break_off(settlement, is_stream && length == Length::Open, stripper, &refusal, down).await;
+                break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
                 return Ok((Outcome::Interrupted, Some(refusal)));
             }
         }
@@ -236,24 +237,12 @@ async fn end_without_client(
 }
 
 /// Ends a broken answer so that the client notices: a stream with its dialect's
-/// error event, anything else with a broken connection.
-async fn break_off<D: Downstream>(
-    settlement: &Settlement<'_>,
-    can_say: bool,
-    stripper: Option<UsageStripper>,
-    refusal: &Refusal,
-    down: &mut D,
-) {
+/// error event, anything else with a broken connection. Half an event that was
+/// held back is dropped: the client could not read it.
+async fn break_off<D: Downstream>(settlement: &Settlement<'_>, can_say: bool, refusal: &Refusal, down: &mut D) {
     if !can_say {
         down.abort();
         return;
-    }
-    if let Some(stripper) = stripper {
-        let mut kept = Vec::new();
-        stripper.finish(&mut kept);
-        for piece in kept {
-            let _ = down.write_chunk(piece).await;
-        }
     }
     let facts = &settlement.facts;
     let event = stream_error(facts.dialect, refusal.code, &refusal.message, &facts.id);
@@ -263,9 +252,8 @@ async fn break_off<D: Downstream>(
 }
 
 fn length_of(method: &Method, answer: &Answer, strips: bool) -> Length {
-    let none = method == Method::HEAD
-        || answer.status == StatusCode::NO_CONTENT
-        || answer.status == StatusCode::NOT_MODIFIED;
+    let none =
+        method == Method::HEAD || answer.status == StatusCode::NO_CONTENT || answer.status == StatusCode::NOT_MODIFIED;
     if none {
         return Length::NoBody;
     }

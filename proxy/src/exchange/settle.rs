@@ -7,9 +7,9 @@
 
 use clawgate_shared::usage::{Usage, UsageSource};
 
+use super::Services;
 use super::record::Facts;
 use super::reject::Refusal;
-use super::Services;
 use crate::metering::{SettleRecord, SpoolError, SpoolTicket};
 use crate::telemetry::AccessLine;
 use crate::wire::error::Code;
@@ -82,7 +82,8 @@ impl<'a> Settlement<'a> {
             Err(error) => {
                 let full = matches!(error, SpoolError::Full);
                 let text = if full { "the usage spool is full" } else { "the usage spool cannot be written" };
-                let mut refusal = Refusal::new(Code::SpoolFull, format!("{text}; the control plane must take usage first"));
+                let mut refusal =
+                    Refusal::new(Code::SpoolFull, format!("{text}; the control plane must take usage first"));
                 refusal.cause = Some(error.to_string());
                 Err(refusal)
             }

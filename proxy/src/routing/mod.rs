@@ -13,4 +13,4 @@ mod pool;
 pub use glob::Glob;
 pub use key::{Credential, Key};
 pub use pick::Turns;
-pub use pool::{Pool, Ordered, required_tags};
+pub use pool::{Ordered, Pool, required_tags};

@@ -19,7 +19,10 @@ impl Turn {
 
 /// All counters by (bot, vendor). Asked only while a snapshot is compiled.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Turn>>>);
+pub struct Turns(Mutex<TurnMap>);
+
+/// (bot, vendor) -> counter
+type TurnMap = HashMap<(Arc<str>, Arc<str>), Arc<Turn>>;
 
 impl Turns {
     /// The counter of one bot at one vendor: the same one for as long as any
@@ -41,9 +44,8 @@ impl Turns {
 
 /// FNV-1a of the id: any spread will do.
 fn start_of(bot_id: &str) -> usize {
-    let hash = bot_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash =
+        bot_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     usize::try_from(hash & 0xffff).unwrap_or(0)
 }
 

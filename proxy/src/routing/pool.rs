@@ -79,7 +79,7 @@ mod tests {
                     id_header: HeaderValue::from_str(id).expect("ascii"),
                     tags: tags.iter().map(|t| (*t).to_owned()).collect(),
                     base_url: None,
-            base: BaseUrl::parse("https://vendor.example/v1").expect("plain"),
+                    base: BaseUrl::parse("https://vendor.example/v1").expect("plain"),
                     credential: Credential::None,
                     include_usage: IncludeUsage::Inject,
                     organization: None,

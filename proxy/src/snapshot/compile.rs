@@ -54,12 +54,14 @@ pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) 
     Ok(snapshot)
 }
 
+/// (tenant, vendor) -> (project, key)
+type KeysByPlace = BTreeMap<(String, String), Vec<(String, Arc<Key>)>>;
+
 struct Work<'a> {
     inputs: &'a Inputs<'a>,
     reasons: Vec<String>,
     tenants: HashMap<String, Arc<Tenant>>,
-    /// (tenant, vendor) -> (project, key)
-    keys: BTreeMap<(String, String), Vec<(String, Arc<Key>)>>,
+    keys: KeysByPlace,
 }
 
 impl Work<'_> {
@@ -133,7 +135,8 @@ impl Work<'_> {
             "" => None,
             text => Some(BaseUrl::parse(text).map_err(|e| format!("base_url {e}"))?),
         };
-        let base = base_for_key(vendor, base_url.as_ref(), None).ok_or("neither the key nor its vendor has a base URL")?;
+        let base =
+            base_for_key(vendor, base_url.as_ref(), None).ok_or("neither the key nor its vendor has a base URL")?;
         let form = match key.auth.as_str() {
             "" => vendor.auth.clone(),
             text => AuthForm::parse(text).ok_or_else(|| format!("unknown auth form {text:?}"))?,

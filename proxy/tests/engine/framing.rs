@@ -93,7 +93,8 @@ async fn expect_100_continue_is_answered_before_the_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_has_a_head_and_no_body_and_the_connection_lives() {
-    let vendor = Vendor::fixed("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1234\r\n\r\n").await;
+    let vendor =
+        Vendor::fixed("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1234\r\n\r\n").await;
     let node = Node::start(vendor.address, Options::default()).await;
     let mut client = node.connect().await;
     for _ in 0..2 {
@@ -109,7 +110,8 @@ async fn a_pipelined_request_is_no_hang_up_and_is_served_next() {
     let vendor = Vendor::start(|seen, mut stream| async move {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         let body = String::from_utf8_lossy(&seen.body).into_owned();
-        let text = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let text =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         stream.write_all(text.as_bytes()).await.ok()?;
         Some(stream)
     })

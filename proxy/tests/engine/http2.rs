@@ -51,10 +51,7 @@ async fn many_streams_of_one_http2_connection_are_served() {
 async fn connect(
     node: &Node,
     der: Vec<u8>,
-) -> (
-    h2::client::SendRequest<Bytes>,
-    h2::client::Connection<tokio_rustls::client::TlsStream<TcpStream>, Bytes>,
-) {
+) -> (h2::client::SendRequest<Bytes>, h2::client::Connection<tokio_rustls::client::TlsStream<TcpStream>, Bytes>) {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(der)).expect("root");
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
