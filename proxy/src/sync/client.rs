@@ -13,7 +13,7 @@ use clawgate_shared::proto::node::{
 };
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -31,6 +31,8 @@ use crate::snapshot::cache::Cache;
 const STATUS: Duration = Duration::from_secs(5);
 /// How long the stream may take to open.
 const OPEN: Duration = Duration::from_secs(10);
+/// A stream without a word counts as contact after this time.
+const PROBATION: Duration = Duration::from_millis(500);
 /// How long a stream that we end may take to deliver what was said last.
 const PARTING: Duration = Duration::from_millis(500);
 /// Messages on their way out.
@@ -178,9 +180,6 @@ impl SyncClient {
         let opening = timeout(OPEN, client.subscribe(ReceiverStream::new(queue))).await;
         let opened = opening.map_err(|_| StreamError::Timeout)?;
         let mut inbox = opened.inspect_err(|status| self.introduced = !is_stranger(status))?.into_inner();
-        self.parts.state.set_contact(clock::now_micros());
-        self.parts.state.set_connected(true);
-        tracing::info!(control = %self.parts.channel.target(), "connected to the control plane");
         let end = self.converse(&mut inbox, &outbox, &channel).await;
         if matches!(end, Err(StreamError::Resync)) {
             // The refusal is still on its way; an abandoned stream would take
@@ -198,14 +197,17 @@ impl SyncClient {
         outbox: &mpsc::Sender<NodeMessage>,
         channel: &Channel,
     ) -> Result<Infallible, StreamError> {
-        let mut tick = interval(STATUS);
+        // A stream that opens is not yet one that is served: a node that was
+        // revoked hears of it right after. Only then is it contact.
+        let mut tick = interval_at(Instant::now() + PROBATION, STATUS);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = inbox.message() => {
                     let message = message.inspect_err(|status| self.introduced = !is_stranger(status))?;
-                    self.parts.state.set_contact(clock::now_micros());
-                    match message.ok_or(StreamError::Closed)?.kind {
+                    let message = message.ok_or(StreamError::Closed)?;
+                    self.in_contact();
+                    match message.kind {
                         Some(control_message::Kind::Update(update)) => self.take(update, outbox).await?,
                         // A newer control plane may say more than we know.
                         None => {}
@@ -213,7 +215,7 @@ impl SyncClient {
                 }
                 _ = tick.tick() => {
                     // The stream's keepalive vouches for the other side.
-                    self.parts.state.set_contact(clock::now_micros());
+                    self.in_contact();
                     let status = node_message::Kind::Status((self.parts.status)());
                     // When the outbox is full, the next report will do.
                     let _ = outbox.try_send(NodeMessage { kind: Some(status) });
@@ -221,6 +223,15 @@ impl SyncClient {
                     self.renew(channel).await;
                 }
             }
+        }
+    }
+
+    fn in_contact(&self) {
+        let state = &self.parts.state;
+        state.set_contact(clock::now_micros());
+        if !state.connected() {
+            state.set_connected(true);
+            tracing::info!(control = %self.parts.channel.target(), "connected to the control plane");
         }
     }
 
@@ -233,7 +244,7 @@ impl SyncClient {
             let outcome = session.on_update(update);
             if let (Outcome::Ack { changed: true, .. }, Some(held), Some(key)) =
                 (&outcome, session.held(), identity.sealing_key())
-                && let Err(error) = cache.store(&key, held)
+                && let Err(error) = cache.store(&key, held).and_then(|()| cache.note_contact(clock::now_micros()))
             {
                 tracing::error!(%error, "the configuration is served but was not saved");
             }

@@ -67,13 +67,6 @@ impl SyncState {
         (last > 0).then(|| u64::try_from(now_micros.saturating_sub(last) / 1_000_000).unwrap_or(0))
     }
 
-    /// [`Self::config_age_seconds`] now; 0 when there never was any contact,
-    /// for then there is no configuration whose age could matter.
-    #[must_use]
-    pub fn age_secs(&self) -> u64 {
-        self.config_age_seconds(clawgate_shared::clock::now_micros()).unwrap_or(0)
-    }
-
     /// Changes its value whenever connection or version do.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {

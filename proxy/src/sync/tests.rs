@@ -2,7 +2,7 @@
 //! Unix socket and over mutual TLS.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ fn ca() -> Ca {
 }
 
 struct Inner {
+    revoked: AtomicBool,
     ca: Ca,
     sealing_key: Mutex<SealingKey>,
     heard: Mutex<Vec<node_message::Kind>>,
@@ -66,6 +67,7 @@ impl Plane {
             heard: Mutex::default(),
             streams: Mutex::default(),
             enrolled: AtomicUsize::new(0),
+            revoked: AtomicBool::new(false),
             over_tls,
         }))
     }
@@ -170,6 +172,9 @@ impl ConfigSync for Plane {
             return Err(Status::unauthenticated("no certificate"));
         }
         let (sender, receiver) = mpsc::channel(4);
+        if self.0.revoked.load(Ordering::SeqCst) {
+            sender.send(Err(Status::permission_denied("revoked"))).await.expect("sends");
+        }
         self.0.streams.lock().expect("lock").push(sender);
         let (this, mut inbox) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
@@ -313,6 +318,21 @@ async fn a_lost_stream_comes_back_and_a_disagreement_asks_for_everything() {
     plane.send(update(9, &["ten_9"])).await;
     until("the full snapshot", || node.revision() == Some(9)).await;
     assert_eq!(plane.0.enrolled.load(Ordering::SeqCst), 1, "it introduces itself once per process");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_node_is_not_in_contact() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let socket = dir.path().join("c.sock");
+    let plane = Plane::new(false);
+    plane.0.revoked.store(true, Ordering::SeqCst);
+    let _server = plane.serve_unix(&socket);
+    let node = node(&dir.path().join("node"), &format!("unix:{}", socket.display()), None);
+    until("three refusals", || plane.haves().len() >= 3).await;
+    assert_eq!((node.state.connected(), node.state.last_contact_micros()), (false, 0));
+    plane.0.revoked.store(false, Ordering::SeqCst);
+    until("a stream", || node.state.connected()).await;
+    assert!(node.state.last_contact_micros() > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
