@@ -24,11 +24,12 @@ impl DataDir {
     /// and proves that it can be written.
     pub(crate) fn prepare(&self) -> Result<(), Failure> {
         for path in [self.0.clone(), self.run()] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(|e| Failure::Failed(format!("data directory {} cannot be created: {e}", path.display())))?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|e| {
+                Failure::Failed(format!(
+                    "data directory {} cannot be created: {e} (data_dir_not_writable)",
+                    path.display()
+                ))
+            })?;
         }
         let mode = fs::metadata(&self.0).map_err(|e| self.unusable(&e))?.permissions().mode();
         if mode & 0o077 != 0 {
@@ -40,7 +41,7 @@ impl DataDir {
     }
 
     fn unusable(&self, cause: &io::Error) -> Failure {
-        Failure::Failed(format!("data directory {} is not writable: {cause}", self.0.display()))
+        Failure::Failed(format!("data directory {} is not writable: {cause} (data_dir_not_writable)", self.0.display()))
     }
 
     /// The directory itself.

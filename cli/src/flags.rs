@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clawgate_control::config::{ControlConfig, ControlSettings};
-use clawgate_proxy::config::{ProxyConfig, ProxySettings};
+use clawgate_proxy::config::{ConfigProblem, ProxyConfig, ProxySettings};
 
 use crate::failure::Failure;
 use crate::settings_file;
@@ -263,7 +263,7 @@ impl ProxyFlags {
             ..ProxySettings::default()
         };
         settings.overlay_env(&variable, &mut problems);
-        let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let mut problems = in_words(&problems);
         if let Some(path) = &place.config {
             match settings_file::proxy(path) {
                 Ok(file) => below(&mut settings, file),
@@ -279,7 +279,7 @@ impl ProxyFlags {
             Ok(config) if problems.is_empty() => Ok(config),
             Ok(_) => Err(problems),
             Err(more) => {
-                problems.extend(more.iter().map(ToString::to_string));
+                problems.extend(in_words(&more));
                 Err(problems)
             }
         }
@@ -301,6 +301,12 @@ impl ProxyFlags {
             ("--grace-secs", self.grace_secs.map(|n| n.to_string().into())),
         ])
     }
+}
+
+/// One text each; settings are named with underscores, as in the file and in
+/// the control plane's problems.
+fn in_words(problems: &[ConfigProblem]) -> Vec<String> {
+    problems.iter().map(|p| format!("{}: {}", p.setting.replace('-', "_"), p.problem)).collect()
 }
 
 /// Fills from the file what neither a flag nor the environment gave. Every

@@ -38,8 +38,9 @@ pub(crate) fn proxy(path: &Path) -> Result<ProxySettings, String> {
         Some(_) => return Err("config: proxy: must be a section".to_owned()),
         None => toml::Table::new(),
     };
-    let mut settings: ProxySettings =
-        hyphened(&section).try_into().map_err(|e: toml::de::Error| format!("config: proxy: {}", e.message()))?;
+    let mut settings: ProxySettings = hyphened(&section)
+        .try_into()
+        .map_err(|e: toml::de::Error| format!("config: proxy: {}", e.message().replace('-', "_")))?;
     let top = |name: &str| table.get(name).and_then(toml::Value::as_str).map(str::to_owned);
     settings.data_dir = settings.data_dir.or_else(|| top("data_dir").map(Into::into));
     settings.private_upstreams = settings.private_upstreams.or_else(|| top("private_upstreams"));
@@ -89,7 +90,8 @@ fn section_problems<S: DeserializeOwned>(
         .iter()
         .filter_map(|(name, value)| {
             let alone = toml::Table::from_iter([(spelling(name), value.clone())]);
-            alone.try_into::<S>().err().map(|e| format!("config: {section}.{name}: {}", e.message()))
+            // The message may list names as one of the planes spells them.
+            alone.try_into::<S>().err().map(|e| format!("config: {section}.{name}: {}", e.message().replace('-', "_")))
         })
         .collect()
 }

@@ -27,8 +27,8 @@ impl Endpoints {
     }
 
     fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("data plane     http://{}", self.data_plane)];
-        if self.public_url != format!("http://{}", self.data_plane) {
+        let mut lines = vec![format!("data plane     {}", self.data_plane)];
+        if self.public_url != self.data_plane {
             lines.push(format!("public URL     {}", self.public_url));
         }
         if let Some(bots) = &self.bots {
@@ -88,7 +88,7 @@ mod tests {
     fn ready_is_last_and_no_line_holds_more_than_one_endpoint() {
         let endpoints = Endpoints {
             public_url: "https://gate.example".into(),
-            data_plane: "127.0.0.1:8080".into(),
+            data_plane: "http://127.0.0.1:8080".into(),
             bots: None,
             console: "127.0.0.1:8081".into(),
             node_admin: "127.0.0.1:8083".into(),

@@ -70,7 +70,7 @@ fn open(path: &Path) -> Result<File, Failure> {
 
 fn in_use(data: &DataDir) -> Failure {
     Failure::Failed(format!(
-        "data directory {} is in use by another clawgate: stop it, or choose another with --data-dir",
+        "data directory {} is in use by another clawgate: stop it, or choose another with --data-dir (data_dir_in_use)",
         data.path().display()
     ))
 }

@@ -191,9 +191,7 @@ impl Family {
     fn new(data: DataDir, args: &UpArgs, place: &Place, control: &ControlConfig) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(|e| Failure::failed("finding this program", e))?;
         let (bond, writer) = std::io::pipe().map_err(|e| Failure::failed("preparing the children's bond", e))?;
-        for name in ["control.json", "proxy.json", "mock.json"] {
-            let _ = std::fs::remove_file(data.run_file(name));
-        }
+        forget_addresses(&data);
         let mut place_args = place.to_args();
         place_args.extend(args.shared.to_args());
         let admin_token = control.admin_token.as_ref().map(|token| token.to_string());
@@ -219,15 +217,16 @@ impl Family {
         let data_plane = self.address("proxy", "data").await?;
         let node_admin = self.address("proxy", "admin").await?;
         self.ready(&node_admin).await?;
-        let public_url = chosen_public_url(args, control).unwrap_or_else(|| format!("http://{data_plane}"));
+        let data_plane = format!("{}://{data_plane}", scheme(proxy));
         let mut curl = None;
         if let Some(mock) = mock {
             let target = Target::local(&self.data, self.admin_token.as_deref())?;
             demo::prepare(&self.data, target, mock).await?;
-            curl = Some(demo::curl_line(&self.data, &public_url)?);
+            // Not the public URL: the demo is for this machine.
+            curl = Some(demo::curl_line(&self.data, &data_plane)?);
         }
         Ok(Endpoints {
-            public_url,
+            public_url: chosen_public_url(args, control).unwrap_or_else(|| data_plane.clone()),
             data_plane,
             bots: files::read_address(&self.data.run_file("proxy.json"), "bots"),
             console,
@@ -327,12 +326,25 @@ impl Family {
         for (_, keeper) in self.children.iter_mut().rev() {
             keeper.stop().await;
         }
+        forget_addresses(&self.data);
     }
 
     fn kill(&self) {
         for (_, keeper) in &self.children {
             keeper.kill();
         }
+    }
+}
+
+/// How bots speak to the node.
+const fn scheme(proxy: &ProxyConfig) -> &'static str {
+    if proxy.tls.is_some() { "https" } else { "http" }
+}
+
+/// Addresses of an earlier run must not be taken for this one's.
+fn forget_addresses(data: &DataDir) {
+    for name in ["control.json", "proxy.json", "mock.json"] {
+        let _ = std::fs::remove_file(data.run_file(name));
     }
 }
 
@@ -349,5 +361,5 @@ fn public_url_arg(args: &UpArgs, control: &ControlConfig, proxy: &ProxyConfig) -
     if proxy.listen.port() == 0 || chosen_public_url(args, control).is_some() {
         return Vec::new();
     }
-    vec!["--public-url".into(), format!("http://{}", proxy.listen).into()]
+    vec!["--public-url".into(), format!("{}://{}", scheme(proxy), proxy.listen).into()]
 }
