@@ -115,18 +115,51 @@ macro_rules! statement {
     ($scope:expr, $table:literal, $time:literal, $sums:literal, $slot:literal, $group:literal) => {
         match $scope {
             Scope::Tenant => concat!(
-                "SELECT ", $slot, " AS slot, ", $group, " AS grp, ", $sums, " FROM ", $table,
-                " WHERE tenant_id = $1 AND ", $time, " >= $2 AND ", $time, " < $3 AND $4 = ''",
+                "SELECT ",
+                $slot,
+                " AS slot, ",
+                $group,
+                " AS grp, ",
+                $sums,
+                " FROM ",
+                $table,
+                " WHERE tenant_id = $1 AND ",
+                $time,
+                " >= $2 AND ",
+                $time,
+                " < $3 AND $4 = ''",
                 " GROUP BY 1, 2 ORDER BY total DESC LIMIT 10000"
             ),
             Scope::Project(_) => concat!(
-                "SELECT ", $slot, " AS slot, ", $group, " AS grp, ", $sums, " FROM ", $table,
-                " WHERE tenant_id = $1 AND ", $time, " >= $2 AND ", $time, " < $3 AND project_id = $4",
+                "SELECT ",
+                $slot,
+                " AS slot, ",
+                $group,
+                " AS grp, ",
+                $sums,
+                " FROM ",
+                $table,
+                " WHERE tenant_id = $1 AND ",
+                $time,
+                " >= $2 AND ",
+                $time,
+                " < $3 AND project_id = $4",
                 " GROUP BY 1, 2 ORDER BY total DESC LIMIT 10000"
             ),
             Scope::Bot(_) => concat!(
-                "SELECT ", $slot, " AS slot, ", $group, " AS grp, ", $sums, " FROM ", $table,
-                " WHERE tenant_id = $1 AND ", $time, " >= $2 AND ", $time, " < $3 AND bot_id = $4",
+                "SELECT ",
+                $slot,
+                " AS slot, ",
+                $group,
+                " AS grp, ",
+                $sums,
+                " FROM ",
+                $table,
+                " WHERE tenant_id = $1 AND ",
+                $time,
+                " >= $2 AND ",
+                $time,
+                " < $3 AND bot_id = $4",
                 " GROUP BY 1, 2 ORDER BY total DESC LIMIT 10000"
             ),
         }
@@ -215,7 +248,11 @@ pub async fn groups(conn: &mut AnyConnection, span: &Span<'_>, by: By) -> Result
     let whole = whole_hours(span);
     macro_rules! either {
         ($group:literal) => {
-            if whole { rollup!(scope, "CAST(0 AS BIGINT)", $group) } else { events!(scope, "CAST(0 AS BIGINT)", $group) }
+            if whole {
+                rollup!(scope, "CAST(0 AS BIGINT)", $group)
+            } else {
+                events!(scope, "CAST(0 AS BIGINT)", $group)
+            }
         };
     }
     let sql = match by {
@@ -237,8 +274,7 @@ async fn run(conn: &mut AnyConnection, sql: &'static str, span: &Span<'_>) -> Re
         Scope::Tenant => "",
         Scope::Project(id) | Scope::Bot(id) => id,
     };
-    let rows =
-        sqlx::query(sql).bind(span.tenant_id).bind(span.from).bind(span.to).bind(part).fetch_all(conn).await?;
+    let rows = sqlx::query(sql).bind(span.tenant_id).bind(span.from).bind(span.to).bind(part).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
             let sums = Sums {
