@@ -57,6 +57,20 @@ impl Counted {
         Ok(())
     }
 
+    /// The counts so far, for [`Self::since`].
+    pub(super) fn clone_counts(&self) -> HashMap<String, Count> {
+        self.by_target.clone()
+    }
+
+    /// Requests of a target since then; of all targets for `None`.
+    pub(super) fn since(&self, earlier: &HashMap<String, Count>, target: Option<&str>) -> u64 {
+        let requests = |counts: &HashMap<String, Count>| -> u64 {
+            let counted = counts.iter().filter(|(name, _)| target.is_none_or(|target| *name == target));
+            counted.map(|(_, count)| count.requests).sum()
+        };
+        requests(&self.by_target) - requests(earlier)
+    }
+
     /// What a target caused altogether.
     pub(super) fn of(&self, target: &str) -> Count {
         self.by_target.get(target).copied().unwrap_or_default()

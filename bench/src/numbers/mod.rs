@@ -8,11 +8,13 @@
 //! its command line and driven by its REST interface.
 
 mod clients;
+mod cpu;
 mod ledger;
 mod process;
 mod rest;
 mod stack;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use crate::load::{Pace, Plan, Scenario, Target};
 use crate::machine;
 use crate::report::{Ratio, Series, Verdict, json_report, picture, table, verdict};
 use crate::run::{Output, requests, show};
+use cpu::Cpu;
 use ledger::Counted;
 use stack::Stack;
 
@@ -100,6 +103,8 @@ struct Leg {
     title: String,
     series: Vec<Series>,
     ratios: Vec<Ratio>,
+    /// Processor microseconds per request, by process.
+    cpu: BTreeMap<String, f64>,
 }
 
 impl NumbersArgs {
@@ -111,8 +116,8 @@ impl NumbersArgs {
         });
         let mut stack = Stack::start(self)?;
         let mut counted = Counted::new(stack.mock)?;
-        let rate = self.leg(&stack, &mut counted, self.scenario, 64)?;
-        let added = self.leg(&stack, &mut counted, Scenario::Chat, 1)?;
+        let rate = self.leg(&mut stack, &mut counted, self.scenario, 64)?;
+        let added = self.leg(&mut stack, &mut counted, Scenario::Chat, 1)?;
         let mut verdicts = self.judge(&rate, &added)?;
         let gateway = if self.floors_only { Ok(json!(null)) } else { stack.gateway(&counted, &mut verdicts) };
         drop(stack);
@@ -124,7 +129,7 @@ impl NumbersArgs {
 
     fn leg(
         &self,
-        stack: &Stack,
+        stack: &mut Stack,
         counted: &mut Counted,
         scenario: Scenario,
         connections: usize,
@@ -132,10 +137,16 @@ impl NumbersArgs {
         let targets = stack.targets();
         let plans: Vec<Plan> =
             targets.iter().map(|target| self.plan(target, scenario, connections, &stack.tokens)).collect();
-        let series =
-            interleave(&plans, self.rounds.max(1), |_, plan, measured| counted.after(&plan.target.name, measured))?;
+        let processes = stack.processes()?;
+        let (earlier, began) = (counted.clone_counts(), Cpu::read(&processes));
+        let series = interleave(&plans, self.rounds.max(1), |_, plan, measured| {
+            counted.after(&plan.target.name, measured)?;
+            stack.settle(&plan.target.name, counted)
+        })?;
+        let cpu =
+            Cpu::read(&processes).per_request(&began, |process| counted.since(&earlier, stack::target_of(process)));
         let ratios = ratios(&series, connections);
-        Ok(Leg { title: format!("{}, {connections} connections", scenario.name()), series, ratios })
+        Ok(Leg { title: format!("{}, {connections} connections", scenario.name()), series, ratios, cpu })
     }
 
     fn plan(&self, target: &Target, scenario: Scenario, connections: usize, tokens: &[String]) -> Plan {
@@ -172,7 +183,10 @@ impl NumbersArgs {
     fn print(&self, about: &serde_json::Value, legs: &[Leg], verdicts: &[Verdict]) -> Result<(), Failure> {
         let reports: Vec<_> = legs
             .iter()
-            .map(|leg| json_report(&json!({ "title": leg.title, "about": about }), &leg.series, &leg.ratios, verdicts))
+            .map(|leg| {
+                let about = json!({ "title": leg.title, "cpu_us_per_request": leg.cpu, "about": about });
+                json_report(&about, &leg.series, &leg.ratios, verdicts)
+            })
             .collect();
         let whole = format!("{:#}\n", json!({ "version": crate::report::VERSION, "legs": reports }));
         match self.output {
@@ -181,6 +195,8 @@ impl NumbersArgs {
                 show(&format!("{about:#}\n"));
                 for leg in legs {
                     show(&table(&leg.title, &leg.series, &leg.ratios, &[]));
+                    let each: Vec<String> = leg.cpu.iter().map(|(name, used)| format!("{name} {used:.1}")).collect();
+                    show(&format!("  processor µs per request: {}\n", each.join(", ")));
                 }
                 show(&table("requirements", &[], &[], verdicts));
             }

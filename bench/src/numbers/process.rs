@@ -61,6 +61,11 @@ impl Process {
         Ok(Self { child, name: name.to_owned() })
     }
 
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until something listens there.
     pub(super) fn wait_listening(&mut self, address: SocketAddr) -> Result<(), Failure> {
         self.wait("listening", || TcpStream::connect(address).is_ok().then_some(()))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::ledger::Counted;
+use super::ledger::{Count, Counted};
 use super::process::{Process, Side, free_address, pin_self, resident_megabytes};
 use super::rest::Rest;
 use super::{IDLE_MEGABYTES, NumbersArgs, Pin, START_SECONDS};
@@ -15,6 +15,10 @@ use crate::failure::Failure;
 use crate::floor::{Legs, nginx_configuration};
 use crate::load::Target;
 use crate::report::{Verdict, verdict};
+
+/// Names of the gateway's two processes.
+const NODE: &str = "gateway node";
+const CONTROL: &str = "gateway control";
 
 /// How long usage may take to arrive after the last request.
 const USAGE_LIMIT: Duration = Duration::from_secs(60);
@@ -26,8 +30,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub(super) struct Stack {
     gateway: Option<Gateway>,
     floors: Vec<(Process, Target)>,
-    _vendor: Process,
-    _folder: TempDir,
+    vendor: Process,
+    folder: TempDir,
     /// The mock vendor's address.
     pub(super) mock: SocketAddr,
     /// Tokens to ask with; floors ignore them.
@@ -67,7 +71,7 @@ impl Stack {
             started.loaded_megabytes = node_megabytes(folder.path())?;
             gateway = Some(started);
         }
-        Ok(Self { gateway, floors, _vendor: vendor, _folder: folder, mock, tokens })
+        Ok(Self { gateway, floors, vendor, folder, mock, tokens })
     }
 
     /// What is measured, the mock vendor itself included.
@@ -78,19 +82,30 @@ impl Stack {
         targets
     }
 
+    /// The processes whose time is counted; see [`target_of`].
+    pub(super) fn processes(&self) -> Result<Vec<(String, u32)>, Failure> {
+        let mut processes = vec![("mock".to_owned(), self.vendor.id())];
+        processes.extend(self.floors.iter().map(|(process, target)| (target.name.clone(), process.id())));
+        if self.gateway.is_some() {
+            processes.push((NODE.to_owned(), pid(self.folder.path(), "proxy")?));
+            processes.push((CONTROL.to_owned(), pid(self.folder.path(), "control")?));
+        }
+        Ok(processes)
+    }
+
+    /// After a run of the gateway: waits until its usage has been counted, so
+    /// that the next target does not share the machine with that work.
+    pub(super) fn settle(&mut self, target: &str, counted: &Counted) -> Result<(), Failure> {
+        match &mut self.gateway {
+            Some(gateway) if gateway.target.name == target => gateway.settled(counted).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// The gateway's own figures and verdicts; void when its books are wrong.
     pub(super) fn gateway(&mut self, counted: &Counted, verdicts: &mut Vec<Verdict>) -> Result<Value, Failure> {
         let gateway = self.gateway.as_mut().ok_or_else(|| Failure::Setup("there is no gateway".to_owned()))?;
-        let truth = counted.of(&gateway.target.name);
-        let deadline = Instant::now() + USAGE_LIMIT;
-        let mut usage = gateway.rest.usage()?;
-        while usage != truth && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(100));
-            usage = gateway.rest.usage()?;
-        }
-        if usage != truth {
-            return Err(Failure::Void(format!("usage is {usage:?}, the ledger has {truth:?}")));
-        }
+        let truth = gateway.settled(counted)?;
         let start = gateway.start_seconds;
         verdicts.push(verdict(&format!("first start to ready < {START_SECONDS} s"), start, false, START_SECONDS));
         let idle = gateway.loaded_megabytes;
@@ -102,6 +117,15 @@ impl Stack {
             "requests_through": truth.requests,
             "tokens_through": truth.tokens,
         }))
+    }
+}
+
+/// The target whose requests a process serves; `None`: all of them.
+pub(super) fn target_of(process: &str) -> Option<&str> {
+    match process {
+        "mock" => None,
+        NODE | CONTROL => Some("gateway"),
+        floor => Some(floor),
     }
 }
 
@@ -141,15 +165,35 @@ impl Gateway {
         let target = Target::local("gateway", listen, "/v1/openai");
         Ok(Self { _process: process, target, rest, start_seconds, empty_megabytes, loaded_megabytes: 0.0 })
     }
+
+    /// Waits until usage equals the ledger; void when it never does.
+    fn settled(&mut self, counted: &Counted) -> Result<Count, Failure> {
+        let truth = counted.of(&self.target.name);
+        let deadline = Instant::now() + USAGE_LIMIT;
+        loop {
+            let usage = self.rest.usage()?;
+            if usage == truth {
+                return Ok(truth);
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::Void(format!("usage is {usage:?}, the ledger has {truth:?}")));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
 }
 
 /// Memory of the node once it has nothing to do.
 fn node_megabytes(folder: &Path) -> Result<f64, Failure> {
     std::thread::sleep(SETTLE);
-    let path = folder.join("data/run/proxy.pid");
+    resident_megabytes(pid(folder, "proxy")?)
+}
+
+/// A plane's process id, from its file.
+fn pid(folder: &Path, plane: &str) -> Result<u32, Failure> {
+    let path = folder.join(format!("data/run/{plane}.pid"));
     let text = std::fs::read_to_string(&path).map_err(Failure::setup(path.display().to_string()))?;
-    let id = text.trim().parse().map_err(Failure::setup(path.display().to_string()))?;
-    resident_megabytes(id)
+    text.trim().parse().map_err(Failure::setup(path.display().to_string()))
 }
 
 /// An address a plane wrote into its ready file.
