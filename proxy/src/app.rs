@@ -24,7 +24,9 @@ use crate::server::{
 };
 use crate::snapshot::cache::{Cache, CacheError};
 use crate::snapshot::{Handle, Inputs, compile};
-use crate::sync::{Activate, ControlChannel, IdentityCell, IdentityError, StatusSource, SyncClient, SyncParts, SyncState};
+use crate::sync::{
+    Activate, ControlChannel, IdentityCell, IdentityError, StatusSource, SyncClient, SyncParts, SyncState,
+};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::upstream::{Client, Egress};
 
@@ -104,11 +106,7 @@ impl Node {
         let handover = Handover::new(upgrade_socket, &bound);
         let instance_id = clawgate_shared::id::new(clawgate_shared::id::Kind::Node);
         let threads = u32::try_from(config.threads).unwrap_or(1);
-        let options = SpoolOptions {
-            shards: threads,
-            limit_bytes: config.spool_max_bytes,
-            ..SpoolOptions::default()
-        };
+        let options = SpoolOptions { shards: threads, limit_bytes: config.spool_max_bytes, ..SpoolOptions::default() };
         let spool = Arc::new(Spool::open(&config.data_dir.join("spool"), options)?);
         let state = Arc::new(SyncState::default());
         let services = Arc::new(services(&config, &bound, spool.clone(), state.clone())?);

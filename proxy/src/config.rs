@@ -99,7 +99,11 @@ pub fn process_env(name: &str) -> Option<String> {
 /// # Errors
 /// The system does not say which program this is.
 pub fn successor_command() -> std::io::Result<std::process::Command> {
-    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let program = std::env::current_exe()?;
+    // A program that was replaced on disk is marked as deleted; its replacement
+    // is what an upgrade is for.
+    let replaced = program.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    let mut command = std::process::Command::new(replaced.unwrap_or(program));
     let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--upgrade");
     command.args(arguments).arg("--upgrade");
     Ok(command)
@@ -184,7 +188,8 @@ impl ProxyConfig {
             head: millis(settings.upstream_head_timeout_ms, 600_000),
             idle: millis(settings.upstream_idle_timeout_ms, 120_000),
         };
-        let (Some(listen), Some(admin_listen), Some(control), true) = (listen, admin, control, check.problems.is_empty())
+        let (Some(listen), Some(admin_listen), Some(control), true) =
+            (listen, admin, control, check.problems.is_empty())
         else {
             return Err(check.problems);
         };

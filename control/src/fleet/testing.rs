@@ -91,39 +91,6 @@ impl Plane {
         revision
     }
 
-    /// A config write: `bots` more bots and `keys` more provider keys.
-    pub(crate) async fn grow(&self, bots: usize, keys: usize) -> u64 {
-        let mut tx = self.db.begin().await.expect("begins");
-        let bot = bots::all(&mut tx).await.expect("reads").remove(0);
-        for n in 0..bots {
-            let (id, hostname) = (format!("bot_x{n}"), format!("bot-{n}"));
-            bots::insert(&mut tx, &BotRow { id: id.clone(), hostname, ..bot.clone() }).await.expect("bot");
-            let token = BotTokenRow {
-                id: format!("tok_x{n}"),
-                bot_id: id,
-                name: String::new(),
-                sha256: [n.to_be_bytes(); 4].concat(),
-                last4: "abcd".into(),
-                expires_at: None,
-                revoked_at: None,
-                created_at: 0,
-            };
-            bot_tokens::insert(&mut tx, &token).await.expect("token");
-        }
-        let key = provider_keys::all(&mut tx).await.expect("reads").remove(0);
-        let secret = NewSecret::parse(Zeroizing::new(SECRET.into())).expect("printable");
-        for n in 0..keys {
-            let id = format!("key_x{n}");
-            let sealed = self.vault.seal_secret(&SecretBinding { key_id: &id, ..BINDING }, &secret).expect("seals");
-            let key = ProviderKeyRow { label: format!("k{n}"), sealed: Some(sealed), id, ..key.clone() };
-            provider_keys::insert(&mut tx, &key).await.expect("key");
-        }
-        let revision = revisions::bump(&mut tx).await.expect("bumps").revision;
-        tx.commit().await.expect("commits");
-        self.fleet.config_changed();
-        revision
-    }
-
     /// A config write that changes nothing that nodes are told.
     pub(crate) async fn bump(&self) -> u64 {
         let mut tx = self.db.begin().await.expect("begins");

@@ -356,34 +356,6 @@ async fn unknown_nodes_are_refused_and_streams_end_with_the_server() {
     until(|| !plane.path("grpc.sock").exists()).await;
 }
 
-/// From a commit to the change at the node, with 1,000 bots and 100 keys: a
-/// figure, not a test.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn measure() {
-    let plane = Plane::new().await;
-    let channel = unix_channel(&plane).await;
-    let (id, key) = Node::enrolled(&channel).await;
-    let mut node = Node::connect(&channel, &id, key, None).await;
-    let full = node.update().await;
-    node.take(full).await;
-    plane.grow(1000, 100).await;
-    let delta = node.update().await;
-    assert_eq!((delta.upserts.len(), delta.secrets.len()), (1100, 100));
-    node.take(delta).await;
-    let mut times = Vec::new();
-    for n in 0..50 {
-        let renaming = plane.rename_bot(&format!("name-{n}")).await;
-        let start = std::time::Instant::now();
-        let delta = node.update().await;
-        times.push(start.elapsed());
-        node.take(delta).await;
-        plane.fleet.wait_rollout(renaming, PATIENCE).await;
-    }
-    times.sort();
-    eprintln!("commit to node: median {:?}, worst {:?}", times[25], times[49]);
-}
-
 async fn until(condition: impl Fn() -> bool) {
     let waiting = async {
         while !condition() {

@@ -247,20 +247,3 @@ proptest! {
         });
     }
 }
-
-/// How fast a batch of the usual size is taken: a figure, not a test.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn measure() {
-    let plane = Plane::new().await;
-    let node = Shipper { db: &plane.db, rollout: &Rollout::default(), instance: "a", epoch: 1 };
-    let (mut at, mut events) = (0, 0);
-    let start = std::time::Instant::now();
-    for _ in 0..40 {
-        let (records, _) = log(256);
-        events += node.ship(at, &records).await.expect("taken").events;
-        at += records.len();
-    }
-    let secs = start.elapsed().as_secs_f64();
-    eprintln!("{events} events in {secs:.2} s: {:.0} events per second", events as f64 / secs);
-}

@@ -33,3 +33,23 @@ pub async fn run(db: &Db, now: i64) -> Result<Purged, StoreError> {
     tx.commit().await?;
     Ok(purged)
 }
+
+#[cfg(test)]
+mod tests {
+    use clawgate_shared::clock;
+
+    use super::*;
+    use crate::fleet::testing::Plane;
+
+    #[tokio::test]
+    async fn only_what_expired_a_day_ago_goes() {
+        let plane = Plane::new().await;
+        let mut tx = plane.db.begin().await.expect("begins");
+        let token = plane.fleet.mint_enroll_token(&mut tx, "test").await.expect("mints");
+        tx.commit().await.expect("commits");
+        let purged = |enroll_tokens| Purged { enroll_tokens, ..Purged::default() };
+        assert_eq!(run(&plane.db, clock::now_micros()).await.expect("runs"), purged(0));
+        assert_eq!(run(&plane.db, token.expires_at + TOKEN_GRACE).await.expect("runs"), purged(0));
+        assert_eq!(run(&plane.db, token.expires_at + TOKEN_GRACE + 1).await.expect("runs"), purged(1));
+    }
+}

@@ -126,8 +126,8 @@ async fn rollups_and_events_give_the_same_sums_in_every_zone() {
     control.stop().await;
 }
 
-#[tokio::test]
-async fn breakdowns_and_logs() {
+/// A tenant with one bot and three exchanges of one morning.
+async fn three_exchanges() -> Control {
     let control = Control::start().await;
     let project = control.create("/projects", json!({"slug": "proj"})).await;
     let bot = control.create("/bots", json!({"hostname": "b"})).await;
@@ -146,6 +146,12 @@ async fn breakdowns_and_logs() {
         ],
     )
     .await;
+    control
+}
+
+#[tokio::test]
+async fn breakdowns_by_every_dimension() {
+    let control = three_exchanges().await;
     for (by, key, count, percentage) in [
         ("vendor", "openai", 2, 70.0),
         ("model", "gpt-4o", 2, 70.0),
@@ -165,7 +171,12 @@ async fn breakdowns_and_logs() {
     }
     // The default is this month, which had none of it.
     assert_eq!(control.get("/usage/breakdown").await["groups"], json!([]));
+    control.stop().await;
+}
 
+#[tokio::test]
+async fn logs_page_filter_and_outlive_their_bot() {
+    let control = three_exchanges().await;
     let first = control.get("/usage/logs?limit=2").await;
     assert_eq!((first["has_more"].as_bool(), &first["total"]), (Some(true), &Value::Null));
     let second =

@@ -42,7 +42,11 @@ impl Admin {
             "/readyz" => {
                 let pending = (self.readiness)();
                 let status = if pending.is_empty() { 200 } else { 503 };
-                (status, "application/json", serde_json::json!({ "ready": pending.is_empty(), "pending": pending }).to_string())
+                (
+                    status,
+                    "application/json",
+                    serde_json::json!({ "ready": pending.is_empty(), "pending": pending }).to_string(),
+                )
             }
             "/metrics" => {
                 (self.before_scrape)(&self.metrics);

@@ -47,7 +47,10 @@ impl SessionDownstream {
         Self {
             method: head.method.clone(),
             version: head.version,
-            expects_continue: head.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+            expects_continue: head
+                .headers
+                .get(EXPECT)
+                .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
             content_length: content_length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()),
             head_written: false,
             finished: false,

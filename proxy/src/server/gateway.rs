@@ -120,9 +120,8 @@ fn ambiguous_length(session: &ServerSession) -> bool {
         return false;
     }
     let raw = h1.get_headers_raw_bytes();
-    raw.split(|byte| *byte == b'\n').any(|line| {
-        line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:"))
-    })
+    raw.split(|byte| *byte == b'\n')
+        .any(|line| line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:")))
 }
 
 #[async_trait]

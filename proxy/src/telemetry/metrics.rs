@@ -18,8 +18,7 @@ use prometheus_client::registry::Registry;
 const OVERHEAD_BUCKETS: [f64; 10] =
     [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01];
 /// Whole exchanges: 5 ms … 10 min.
-const DURATION_BUCKETS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0];
+const DURATION_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Requests {
@@ -155,9 +154,8 @@ impl Metrics {
         if let Some(found) = self.vendors.read().unwrap_or_else(PoisonError::into_inner).get(slug) {
             return found.clone();
         }
-        let class = |status_class| {
-            self.requests.get_or_create_owned(&Requests { vendor: slug.to_owned(), status_class })
-        };
+        let class =
+            |status_class| self.requests.get_or_create_owned(&Requests { vendor: slug.to_owned(), status_class });
         let tokens = |kind| self.tokens.get_or_create_owned(&Tokens { vendor: slug.to_owned(), r#type: kind });
         let built = Arc::new(VendorMetrics {
             classes: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),

@@ -233,7 +233,8 @@ impl Client {
             }
             session.finish_request_body().await
         };
-        let written = timeout(self.timeouts.write, write).await.map_err(|_| Failure::timed_out(FailureKind::HeadTimeout))?;
+        let written =
+            timeout(self.timeouts.write, write).await.map_err(|_| Failure::timed_out(FailureKind::HeadTimeout))?;
         // A vendor may answer (413, say) and stop reading: the answer counts.
         let read = timeout(self.timeouts.head, read_head(&mut session)).await;
         match (read, written) {

@@ -53,7 +53,8 @@ impl Egress {
         if let Some(found) = self.targets.read().unwrap_or_else(PoisonError::into_inner).get(origin) {
             return Ok(found.clone());
         }
-        let host = HeaderValue::from_str(&origin.authority()).map_err(|_| Failure::denied("host is no header value"))?;
+        let host =
+            HeaderValue::from_str(&origin.authority()).map_err(|_| Failure::denied("host is no header value"))?;
         let target = Arc::new(Target { origin: origin.clone(), host, peer: ArcSwapOption::empty() });
         let mut map = self.targets.write().unwrap_or_else(PoisonError::into_inner);
         if map.len() >= MAX_TARGETS {

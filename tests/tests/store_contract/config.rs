@@ -91,7 +91,7 @@ pub async fn tenants_and_projects(domain: &Domain) {
     let second = store::tenants::list(&mut conn, &page).await.expect("lists");
     assert!(!second.has_more && second.rows[0].id > first.rows[0].id);
     assert_eq!(store::projects::get(&mut conn, &acme.id, &made.id).await.expect("reads"), Some(changed.clone()));
-    assert_eq!(store::projects::all(&mut conn).await.expect("reads"), [changed.clone()]);
+    assert_eq!(store::projects::all(&mut conn).await.expect("reads"), std::slice::from_ref(&changed));
     let listed = store::projects::list(&mut conn, &acme.id, &Page::default()).await.expect("lists");
     assert_eq!((listed.rows, listed.total), (vec![changed], Some(1)));
     drop(conn);
@@ -252,7 +252,7 @@ pub async fn custom_vendors(domain: &Domain, tenant_id: &str) {
 
     let mut conn = domain.db.read().await.expect("reads");
     assert_eq!(store::vendors::get(&mut conn, tenant_id, "house").await.expect("reads"), Some(moved.clone()));
-    assert_eq!(store::vendors::all(&mut conn).await.expect("reads"), [moved.clone()]);
+    assert_eq!(store::vendors::all(&mut conn).await.expect("reads"), std::slice::from_ref(&moved));
     assert_eq!(store::vendors::list(&mut conn, tenant_id, &Page::default()).await.expect("lists").rows, [moved]);
     assert_eq!(store::vendors::count(&mut conn, tenant_id).await.expect("counts"), 1);
     drop(conn);

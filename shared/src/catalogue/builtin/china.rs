@@ -72,6 +72,7 @@ const SILICONFLOW: &[Route] =
 /// The list.
 pub(super) fn vendors() -> Vec<Vendor> {
     let mut list = with_own_roots();
+    list.extend(of_model_makers());
     list.extend(like_openai());
     list
 }
@@ -133,6 +134,12 @@ fn with_own_roots() -> Vec<Vendor> {
                 "https://bailian.console.aliyun.com/?tab=model#/api-key",
             )
         },
+    ]
+}
+
+/// StepFun and Doubao.
+fn of_model_makers() -> Vec<Vendor> {
+    vec![
         Vendor {
             include_usage: IncludeUsage::Passthrough,
             routes: routes(&[OPENAI, ANTHROPIC_SKIN]),
