@@ -1,9 +1,9 @@
 //! What usage ingest reads and writes: shard cursors, open exchanges, events.
 //!
-//! Rows go in by multi-row statements of 1, 2, 4 or 8 rows, so that a
-//! connection's statement cache holds all of them. Not more: SQLite searches a
-//! statement's `$n` names one by one, so time grows with the square of their
-//! number (64 rows at a time were 30 times slower than 8).
+//! Rows go in by multi-row statements of 1, 2, 4, … 32 rows, so that a
+//! connection's statement cache holds all of them. On SQLite their parameters
+//! are plain `?`: it searches `$n` names one by one, so that time grew with the
+//! square of their number (64 rows at a time were 30 times slower than 8).
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,7 +16,7 @@ use super::row::RowExt as _;
 
 /// Rows of the largest statement; 2^[`CHUNK_BITS`].
 const MAX_CHUNK: usize = 1 << CHUNK_BITS;
-const CHUNK_BITS: usize = 3;
+const CHUNK_BITS: usize = 5;
 
 /// One shard of one epoch of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,32 +158,48 @@ static INSERT_EVENTS: LazyLock<Statements> = LazyLock::new(|| {
     )
 });
 
-/// The same statement for 1, 2, 4, … rows.
-pub(super) struct Statements(Vec<Arc<str>>);
+/// The same statement for 1, 2, 4, … rows, in both engines' spelling of
+/// parameters. `head` and `tail` must have none.
+pub(super) struct Statements {
+    plain: Vec<Arc<str>>,
+    numbered: Vec<Arc<str>>,
+}
 
 impl Statements {
     pub(super) fn new(head: &str, columns: usize, tail: &str) -> Self {
-        let of_rows = |rows: usize| {
+        let of_rows = |rows: usize, mark: &dyn Fn(usize) -> String| {
             let row = |row: usize| {
-                let marks: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+                let marks: Vec<String> = (1..=columns).map(|column| mark(row * columns + column)).collect();
                 format!("({})", marks.join(","))
             };
             let rows: Vec<String> = (0..rows).map(row).collect();
             Arc::from(format!("{head}{}{tail}", rows.join(",")))
         };
-        Self((0..=CHUNK_BITS).map(|bit| of_rows(1 << bit)).collect())
+        let all = |mark: &dyn Fn(usize) -> String| (0..=CHUNK_BITS).map(|bit| of_rows(1 << bit, mark)).collect();
+        Self { plain: all(&|_| "?".to_owned()), numbered: all(&|number| format!("${number}")) }
     }
 
-    /// Splits `rows` into runs, largest first, each with its statement.
+    /// Splits `rows` into runs, largest first, each with its statement for the
+    /// engine of `conn`.
     pub(super) fn runs<'s, 'r, T>(
         &'s self,
+        conn: &AnyConnection,
+        rows: &'r [T],
+    ) -> impl Iterator<Item = (Arc<str>, &'r [T])> + use<'s, 'r, T> {
+        self.runs_for(conn.backend_name() == "SQLite", rows)
+    }
+
+    fn runs_for<'s, 'r, T>(
+        &'s self,
+        sqlite: bool,
         mut rows: &'r [T],
     ) -> impl Iterator<Item = (Arc<str>, &'r [T])> + use<'s, 'r, T> {
+        let statements = if sqlite { &self.plain } else { &self.numbered };
         std::iter::from_fn(move || {
             let bit = rows.len().min(MAX_CHUNK).checked_ilog2()? as usize;
             let (run, rest) = rows.split_at(1 << bit);
             rows = rest;
-            Some((Arc::clone(self.0.get(bit)?), run))
+            Some((Arc::clone(statements.get(bit)?), run))
         })
     }
 }
@@ -270,7 +286,7 @@ pub async fn newest_epoch(
 /// # Errors
 /// See [`lock_cursor`].
 pub async fn insert_opens(conn: &mut AnyConnection, shard: Shard<'_>, rows: &[OpenRow]) -> Result<(), StoreError> {
-    for (sql, run) in INSERT_OPENS.runs(rows) {
+    for (sql, run) in INSERT_OPENS.runs(conn, rows) {
         let bound = run.iter().fold(query(sql), |query, row| bind_open(query, shard, row));
         bound.execute(&mut *conn).await?;
     }
@@ -289,7 +305,7 @@ pub async fn insert_events(
     rows: &[EventRow],
 ) -> Result<Vec<bool>, StoreError> {
     let mut new = Vec::with_capacity(rows.len());
-    for (sql, run) in INSERT_EVENTS.runs(rows) {
+    for (sql, run) in INSERT_EVENTS.runs(conn, rows) {
         let bound = run.iter().fold(query(sql), |query, row| bind_event(query, shard, received_at, row));
         let inserted = bound.execute(&mut *conn).await?.rows_affected();
         if usize::try_from(inserted) == Ok(run.len()) {
@@ -353,7 +369,7 @@ pub async fn lone_opens(conn: &mut AnyConnection, shard: Shard<'_>, limit: i64) 
 /// # Errors
 /// See [`lock_cursor`].
 pub async fn delete_opens(conn: &mut AnyConnection, exchange_ids: &[&str]) -> Result<(), StoreError> {
-    for (sql, run) in DELETE_OPENS.runs(exchange_ids) {
+    for (sql, run) in DELETE_OPENS.runs(conn, exchange_ids) {
         run.iter().fold(query(sql), |query, id| query.bind((*id).to_owned())).execute(&mut *conn).await?;
     }
     Ok(())
@@ -420,10 +436,12 @@ mod tests {
     fn rows_are_split_into_few_statements() {
         let statements = Statements::new("INSERT INTO t (a, b) VALUES ", 2, "");
         let rows = [0u8; 133];
-        let runs: Vec<usize> = statements.runs(&rows).map(|(_, run)| run.len()).collect();
-        assert_eq!(runs, [[8; 16].as_slice(), &[4, 1]].concat());
-        let (sql, _) = statements.runs(&rows[..2]).next().expect("a run");
-        assert_eq!(&*sql, "INSERT INTO t (a, b) VALUES ($1,$2),($3,$4)");
-        assert!(statements.runs(&rows[..0]).next().is_none());
+        let runs: Vec<usize> = statements.runs_for(true, &rows).map(|(_, run)| run.len()).collect();
+        assert_eq!(runs, [[32; 4].as_slice(), &[4, 1]].concat());
+        for (sqlite, expected) in [(true, "(?,?),(?,?)"), (false, "($1,$2),($3,$4)")] {
+            let (sql, _) = statements.runs_for(sqlite, &rows[..2]).next().expect("a run");
+            assert_eq!(&*sql, format!("INSERT INTO t (a, b) VALUES {expected}"));
+        }
+        assert!(statements.runs_for(true, &rows[..0]).next().is_none());
     }
 }

@@ -146,7 +146,7 @@ pub struct Mismatch {
 /// # Errors
 /// As the database answers.
 pub async fn add(conn: &mut AnyConnection, rows: &[(RollupKey, RollupSums)]) -> Result<(), StoreError> {
-    for (sql, run) in ADD.runs(rows) {
+    for (sql, run) in ADD.runs(conn, rows) {
         run.iter().fold(query(sql), |query, row| bind(query, row)).execute(&mut *conn).await?;
     }
     Ok(())
