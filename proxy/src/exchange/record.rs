@@ -75,7 +75,7 @@ impl Facts {
     /// Begins the record of a request.
     #[must_use]
     pub fn begin(method: &Method, path: &str, headers: &HeaderMap) -> Self {
-        let text = |names: [&str; 2]| {
+        let text = |names: &[&str]| {
             let value = names.iter().find_map(|name| headers.get(*name)).and_then(|v| v.to_str().ok());
             value.filter(|text| text.len() <= MAX_CLIENT_ID).unwrap_or("").to_owned()
         };
@@ -85,9 +85,9 @@ impl Facts {
             at_micros: clock::now_micros(),
             method: method.clone(),
             path: redacted(path),
-            client_request_id: text(["x-request-id", "x-request-id"]),
-            agent_id: text(["x-clawgate-agent", "x-clawrouter-agent-id"]),
-            session_id: text(["x-clawgate-session", "x-clawrouter-session-id"]),
+            client_request_id: text(&["x-request-id"]),
+            agent_id: text(&["x-clawgate-agent", "x-clawrouter-agent-id"]),
+            session_id: text(&["x-clawgate-session", "x-clawrouter-session-id"]),
             dialect: Dialect::OpenAi,
             bot: None,
             config: Arc::from(""),
@@ -152,12 +152,13 @@ impl Facts {
     /// The tries as the usage record wants them.
     #[must_use]
     pub fn attempts(&self) -> Vec<AttemptRecord<'_>> {
-        let record = |tried: &'_ Tried| -> (u32, u32) { (u32::from(tried.status), tried.millis) };
         self.tried
             .iter()
-            .map(|tried| {
-                let (status, millis) = record(tried);
-                AttemptRecord { key_id: &tried.key_id, status, reason: tried.reason, millis }
+            .map(|tried| AttemptRecord {
+                key_id: &tried.key_id,
+                status: u32::from(tried.status),
+                reason: tried.reason,
+                millis: tried.millis,
             })
             .collect()
     }
