@@ -126,6 +126,8 @@ impl Node {
         client.restore();
         let (shipper, handle) = Shipper::new(spool, channel.source(), identity.node_id().to_owned(), instance_id);
         tokio::spawn(shipper.run());
+        let sweeping = services.clone();
+        tokio::spawn(async move { sweeping.client.sweep().await });
         tokio::spawn(async move {
             let Err(error) = client.run().await;
             tracing::error!(%error, "this node cannot enrol; it serves what it has");

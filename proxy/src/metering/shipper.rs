@@ -17,14 +17,19 @@ use tonic::transport::Channel;
 use super::backoff::Backoff;
 use super::spool::{ShardLog, Spool, SpoolError};
 
-/// Most records of one batch.
-const MAX_RECORDS: usize = 512;
-/// Most bytes of one batch.
-const MAX_BYTES: usize = 1 << 20;
+/// Most records of one batch; as many as the control plane takes.
+const MAX_RECORDS: usize = 4096;
+/// Most bytes of one batch; well below what a gRPC message may have.
+const MAX_BYTES: usize = 2 << 20;
 /// Batches under way at the same time, each of another shard.
 const MAX_PARALLEL: usize = 8;
-/// How long records are gathered before they are sent.
+/// How long the first records after a rest are gathered before they are sent.
 const GATHER: Duration = Duration::from_millis(50);
+/// From the beginning of one round to that of the next while records keep
+/// coming. The larger a batch, the cheaper each of its records: an exchange
+/// that begins and ends in one batch is never written as open, sums of one bot
+/// are added up before they reach the database, and pages are written once.
+const ROUND: Duration = Duration::from_millis(250);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(15);
 /// How often it looks for epochs whose process has gone.
@@ -104,6 +109,7 @@ impl Shipper {
             if flush > self.passes.borrow().flush {
                 self.waits.clear();
             }
+            let began = Instant::now();
             let progress = self.pass().await;
             let pending = self.spool.pending().len();
             self.passes.send_replace(Pass { flush, pending, progress });
@@ -111,7 +117,7 @@ impl Shipper {
                 self.rest(next_adoption).await;
             } else if self.spool.stats().records < MAX_RECORDS as u64 {
                 // Not worth a transaction of its own yet.
-                sleep(GATHER).await;
+                self.linger(began + ROUND).await;
             }
         }
     }
@@ -207,6 +213,14 @@ impl Shipper {
         let owner = log.clone();
         blocking(move || owner.acknowledge(next)).await?;
         if next == first { Err(ShipError::NoProgress(next)) } else { Ok(()) }
+    }
+
+    /// Until `end`, or until a flush is asked for.
+    async fn linger(&mut self, end: Instant) {
+        tokio::select! {
+            () = sleep_until(end) => {}
+            Ok(()) = self.flushes.changed() => {}
+        }
     }
 
     /// Until there is something to do.

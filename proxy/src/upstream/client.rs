@@ -1,4 +1,4 @@
-//! One request to a vendor over pingora's connection pool, with our own
+//! One request to a vendor over pingora's HTTP/1 session, with our own
 //! deadlines around every read and write.
 
 use std::sync::Arc;
@@ -7,20 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use clawgate_shared::origin::Origin;
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
-use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::Connector;
-use pingora_core::protocols::http::client::HttpSession;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::{Error, ErrorType};
 use pingora_http::RequestHeader;
 use pingora_timeout::timeout;
 
-use super::target::{Egress, Target};
+use super::stream::{VendorStream, recover};
+use super::target::{Address, Egress, Target};
 
-/// Idle connections kept in all.
-const POOL_SIZE: usize = 512;
-/// How long an idle connection is kept.
-const IDLE_FOR: Duration = Duration::from_secs(60);
+/// How often idle connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Informational answers accepted before the real one.
 const MAX_INFORMATIONAL: usize = 8;
 /// One write after a 101.
@@ -144,7 +141,7 @@ pub struct Outgoing {
 
 /// Sends requests. One per node.
 pub struct Client {
-    connector: Connector,
+    connector: TransportConnector,
     egress: Egress,
     timeouts: Timeouts,
 }
@@ -159,7 +156,7 @@ impl std::fmt::Debug for Client {
 /// closes the connection.
 pub struct Answer {
     session: HttpSession,
-    peer: Arc<HttpPeer>,
+    address: Arc<Address>,
     idle: Duration,
     /// Final status.
     pub status: StatusCode,
@@ -177,7 +174,7 @@ impl Client {
     /// A client with its own connection pool.
     #[must_use]
     pub fn new(egress: Egress, timeouts: Timeouts) -> Self {
-        Self { connector: Connector::new(Some(ConnectorOptions::new(POOL_SIZE))), egress, timeouts }
+        Self { connector: TransportConnector::new(None), egress, timeouts }
     }
 
     /// The target of an origin, for its `Host` value.
@@ -188,6 +185,14 @@ impl Client {
         self.egress.target(origin)
     }
 
+    /// Closes idle connections in time, until it is dropped.
+    pub async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            self.egress.sweep();
+        }
+    }
+
     /// Sends one request and reads the answer's head.
     ///
     /// A request is sent a second time on its own only when a pooled
@@ -196,42 +201,42 @@ impl Client {
     /// # Errors
     /// See [`Failure`].
     pub async fn send(&self, target: &Target, out: Outgoing) -> Result<Answer, Failure> {
-        let peer = self.egress.peer(target).await?;
+        let address = self.egress.address(target).await?;
         let mut parts = http::Request::new(()).into_parts().0;
         parts.method = out.method;
         parts.uri = out.uri;
         parts.version = Version::HTTP_11;
         parts.headers = out.headers;
         let mut head = Box::new(RequestHeader::from(parts));
-        let mut stale = 0;
-        loop {
-            let connected = self.connector.get_http_session(peer.as_ref()).await;
-            let (session, reused) = connected.map_err(|e| Failure::of(&e))?;
-            let again = (reused && stale < MAX_STALE).then(|| head.clone());
-            match self.exchange(session, &peer, head, &out.body).await {
-                Err(failure) if failure.kind == FailureKind::Closed => match again {
-                    Some(copy) => head = copy,
-                    None => return Err(failure),
-                },
+        for _ in 0..MAX_STALE {
+            let Some(stream) = address.idle.take() else { break };
+            let again = head.clone();
+            match self.exchange(stream, &address, head, &out.body).await {
+                Err(failure) if failure.kind == FailureKind::Closed => head = again,
                 result => return result,
             }
-            stale += 1;
         }
+        let stream = self.connector.new_stream(&address.peer).await.map_err(|e| Failure::of(&e))?;
+        self.exchange(Box::new(VendorStream::new(stream)), &address, head, &out.body).await
     }
 
     async fn exchange(
         &self,
-        mut session: HttpSession,
-        peer: &Arc<HttpPeer>,
+        mut stream: Box<VendorStream>,
+        address: &Arc<Address>,
         head: Box<RequestHeader>,
         body: &Bytes,
     ) -> Result<Answer, Failure> {
+        if !body.is_empty() {
+            stream.hold_head();
+        }
+        let mut session = HttpSession::new(stream);
         let write = async {
             session.write_request_header(head).await?;
             if !body.is_empty() {
-                session.write_request_body(body.clone(), true).await?;
+                session.write_body(body).await?;
             }
-            session.finish_request_body().await
+            session.finish_body().await
         };
         let written =
             timeout(self.timeouts.write, write).await.map_err(|_| Failure::timed_out(FailureKind::HeadTimeout))?;
@@ -239,23 +244,28 @@ impl Client {
         let read = timeout(self.timeouts.head, read_head(&mut session)).await;
         match (read, written) {
             (Ok(Ok((status, headers))), _) => {
-                Ok(Answer { session, peer: peer.clone(), idle: self.timeouts.idle, status, headers })
+                Ok(Answer { session, address: address.clone(), idle: self.timeouts.idle, status, headers })
             }
-            (_, Err(error)) | (Ok(Err(error)), Ok(())) => Err(Failure::of(&error)),
-            (Err(_), Ok(())) => Err(Failure::timed_out(FailureKind::HeadTimeout)),
+            (_, Err(error)) | (Ok(Err(error)), Ok(_)) => Err(Failure::of(&error)),
+            (Err(_), Ok(_)) => Err(Failure::timed_out(FailureKind::HeadTimeout)),
         }
     }
 
-    /// Gives the connection of a wholly read answer back to the pool.
+    /// Keeps the connection of a wholly read answer for the next request,
+    /// unless the vendor wants it closed.
     pub async fn release(&self, answer: Answer) {
-        self.connector.release_http_session(answer.session, answer.peer.as_ref(), Some(IDLE_FOR)).await;
+        let Answer { mut session, address, .. } = answer;
+        session.respect_keepalive();
+        if let Some(stream) = session.reuse().await.and_then(recover) {
+            address.idle.put(stream);
+        }
     }
 }
 
 async fn read_head(session: &mut HttpSession) -> Result<(StatusCode, HeaderMap), Box<Error>> {
     for _ in 0..MAX_INFORMATIONAL {
-        session.read_response_header().await?;
-        if let Some(head) = session.response_header()
+        session.read_response().await?;
+        if let Some(head) = session.resp_header()
             && (!head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
         {
             return Ok((head.status, head.headers.clone()));
@@ -270,7 +280,7 @@ impl Answer {
     /// # Errors
     /// Silence beyond the idle limit, an early end, bytes that are not HTTP.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        match timeout(self.idle, self.session.read_response_body()).await {
+        match timeout(self.idle, self.session.read_body_bytes()).await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Failure::of(&error)),
             Err(_) => Err(Failure::timed_out(FailureKind::IdleTimeout)),
@@ -279,20 +289,18 @@ impl Answer {
 
     /// Whether the body has been read to its end.
     pub fn done(&mut self) -> bool {
-        self.session.response_done()
+        self.session.is_body_done()
     }
 
     /// After a 101: what is sent from here on is passed as it is.
     pub fn begin_upgraded(&mut self) {
-        if let HttpSession::H1(session) = &mut self.session {
-            session.maybe_upgrade_body_writer();
-        }
+        self.session.maybe_upgrade_body_writer();
     }
 
     /// The vendor's next bytes after a 101; `None` at its end. No deadline of
     /// its own; dropping the future loses nothing.
     pub async fn upgraded_chunk(&mut self) -> Option<Bytes> {
-        self.session.read_response_body().await.ok().flatten()
+        self.session.read_body_bytes().await.ok().flatten()
     }
 
     /// Sends bytes after a 101.
@@ -300,8 +308,8 @@ impl Answer {
     /// # Errors
     /// The vendor is gone or does not read.
     pub async fn send_upgraded(&mut self, chunk: Bytes) -> Result<(), Failure> {
-        match timeout(UPGRADED_WRITE, self.session.write_request_body(chunk, false)).await {
-            Ok(Ok(())) => Ok(()),
+        match timeout(UPGRADED_WRITE, self.session.write_body(&chunk)).await {
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Failure::of(&error)),
             Err(_) => Err(Failure::timed_out(FailureKind::IdleTimeout)),
         }

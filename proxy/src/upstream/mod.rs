@@ -9,6 +9,8 @@
 pub mod classify;
 mod client;
 mod headers;
+mod idle;
+mod stream;
 mod target;
 
 pub use client::{Answer, Client, Failure, FailureKind, Outgoing, Timeouts};

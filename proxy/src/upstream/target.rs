@@ -12,6 +12,7 @@ use http::HeaderValue;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::client::Failure;
+use super::idle::Idle;
 
 /// How long a resolved name is used.
 const RESOLVE_FOR: Duration = Duration::from_secs(30);
@@ -34,7 +35,15 @@ pub struct Target {
     origin: Origin,
     /// For the `Host` header.
     pub host: HeaderValue,
-    peer: ArcSwapOption<(Instant, Arc<HttpPeer>)>,
+    resolved: ArcSwapOption<(Instant, Arc<Address>)>,
+}
+
+/// What an origin resolved to, and the connections to it.
+#[derive(Debug)]
+pub(super) struct Address {
+    address: SocketAddr,
+    pub(super) peer: HttpPeer,
+    pub(super) idle: Idle,
 }
 
 impl Egress {
@@ -55,7 +64,7 @@ impl Egress {
         }
         let host =
             HeaderValue::from_str(&origin.authority()).map_err(|_| Failure::denied("host is no header value"))?;
-        let target = Arc::new(Target { origin: origin.clone(), host, peer: ArcSwapOption::empty() });
+        let target = Arc::new(Target { origin: origin.clone(), host, resolved: ArcSwapOption::empty() });
         let mut map = self.targets.write().unwrap_or_else(PoisonError::into_inner);
         if map.len() >= MAX_TARGETS {
             map.clear();
@@ -63,23 +72,41 @@ impl Egress {
         Ok(map.entry(origin.clone()).or_insert(target).clone())
     }
 
-    /// The peer to connect to: resolved, checked, cached for 30 s.
+    /// The address to connect to: resolved, checked, cached for 30 s. While a
+    /// name stands for the same address its connections are kept.
     ///
     /// # Errors
     /// The name does not resolve, or only to addresses that are not allowed.
-    pub async fn peer(&self, target: &Target) -> Result<Arc<HttpPeer>, Failure> {
-        if let Some(cached) = target.peer.load().as_deref()
-            && cached.0.elapsed() < RESOLVE_FOR
+    pub(super) async fn address(&self, target: &Target) -> Result<Arc<Address>, Failure> {
+        let cached = target.resolved.load();
+        if let Some((at, found)) = cached.as_deref()
+            && at.elapsed() < RESOLVE_FOR
         {
-            return Ok(cached.1.clone());
+            return Ok(found.clone());
         }
         let address = self.resolve(&target.origin).await?;
-        let mut peer = HttpPeer::new(address, target.origin.tls, target.origin.host.clone());
+        let same = cached.as_deref().filter(|(_, before)| before.address == address);
+        let found = same.map_or_else(|| Arc::new(self.connectable(&target.origin, address)), |(_, same)| same.clone());
+        target.resolved.store(Some(Arc::new((Instant::now(), found.clone()))));
+        Ok(found)
+    }
+
+    fn connectable(&self, origin: &Origin, address: SocketAddr) -> Address {
+        let mut peer = HttpPeer::new(address, origin.tls, origin.host.clone());
         peer.options.connection_timeout = Some(self.connect_timeout);
         peer.options.total_connection_timeout = Some(self.connect_timeout * 2);
-        let peer = Arc::new(peer);
-        target.peer.store(Some(Arc::new((Instant::now(), peer.clone()))));
-        Ok(peer)
+        Address { address, peer, idle: Idle::default() }
+    }
+
+    /// Closes connections that have waited too long or are dead.
+    pub(super) fn sweep(&self) {
+        let targets: Vec<Arc<Target>> =
+            self.targets.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for target in targets {
+            if let Some((_, address)) = target.resolved.load().as_deref() {
+                address.idle.sweep();
+            }
+        }
     }
 
     async fn resolve(&self, origin: &Origin) -> Result<SocketAddr, Failure> {
