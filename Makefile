@@ -28,7 +28,7 @@ verify:
 bench:
 	.ci/needs build
 	cargo build --release --locked --workspace --bins
-	cargo run --release --locked -p clawgate-bench -- numbers
+	target/release/clawgate-bench numbers
 
 # The web console comes with a later release.
 console:

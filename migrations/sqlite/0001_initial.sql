@@ -268,6 +268,8 @@ CREATE TABLE ingest_cursors (
     PRIMARY KEY (node_id, epoch, shard)
 ) STRICT;
 
+-- The three tables of ingest have no row ids: one tree less to write per row.
+
 -- Exchanges that were sent and of whose end nothing is known yet.
 CREATE TABLE usage_open (
     exchange_id TEXT PRIMARY KEY,
@@ -289,7 +291,7 @@ CREATE TABLE usage_open (
     config_version TEXT NOT NULL,
     agent_id TEXT NOT NULL,
     session_id TEXT NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX usage_open_shard ON usage_open (node_id, epoch, shard);
 
 -- One row per exchange. Empty text: none. Null count: the vendor did not say.
@@ -331,7 +333,7 @@ CREATE TABLE usage_events (
     cost_micros INTEGER,
     config_version TEXT NOT NULL,
     indeterminate INTEGER NOT NULL CHECK (indeterminate IN (0, 1))
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX usage_events_tenant ON usage_events (tenant_id, created_at, exchange_id);
 CREATE INDEX usage_events_bot ON usage_events (bot_id, created_at, exchange_id);
 
@@ -361,5 +363,5 @@ CREATE TABLE usage_rollup_hour (
     ttft_count INTEGER NOT NULL,
     cost_micros INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, bot_id, hour_start, project_id, vendor, model, provider_key_id, status_code, outcome)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX usage_rollup_hour_tenant ON usage_rollup_hour (tenant_id, hour_start);

@@ -11,7 +11,7 @@ use crate::store::usage_ingest::{self, Cursor, EventRow, Shard};
 use crate::store::{Db, StoreError, Tx, usage_rollup};
 
 /// Most records in one batch.
-pub const MAX_RECORDS: usize = 4096;
+pub const MAX_RECORDS: usize = 8192;
 /// Longest instance id, in bytes.
 const MAX_INSTANCE: usize = 128;
 /// How many open exchanges of an ended shard are turned into events at a time.

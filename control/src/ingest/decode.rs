@@ -1,11 +1,13 @@
 //! From the bytes of one record to rows. Total: what cannot be read becomes
 //! [`Record::Malformed`], so that one bad record never blocks its shard.
 
+use std::collections::BTreeMap;
+
 use clawgate_shared::id;
-use clawgate_shared::proto::node::{Open, Settle, UsageRecord, usage_record::Kind};
+use clawgate_shared::proto::node::{Attempt, Open, Settle, UsageRecord, usage_record::Kind};
 use clawgate_shared::usage::Usage;
 use prost::Message as _;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::store::row::clean;
 use crate::store::usage_ingest::{EventRow, OpenRow};
@@ -44,6 +46,8 @@ pub enum Record {
         /// How many.
         count: i64,
     },
+    /// An open whose end follows in the same batch.
+    Folded,
     /// Cannot be read: counted as lost.
     Malformed(&'static str),
 }
@@ -51,6 +55,9 @@ pub enum Record {
 /// Reads one record; `now` bounds the times it may state.
 #[must_use]
 pub fn decode(bytes: &[u8], position: i64, now: i64) -> Record {
+    if bytes.is_empty() {
+        return Record::Folded;
+    }
     let Ok(record) = UsageRecord::decode(bytes) else { return Record::Malformed("not a usage record") };
     match record.kind {
         Some(Kind::Open(open)) => match open_row(open, position, now) {
@@ -72,19 +79,19 @@ fn open_row(open: Open, position: i64, now: i64) -> Option<OpenRow> {
         exchange_id: open.exchange_id,
         position,
         created_at: clamp_time(open.at_micros, now),
-        tenant_id: text(&open.tenant_id),
-        project_id: text(&open.project_id),
-        bot_id: text(&open.bot_id),
-        vendor: text(&open.vendor),
-        model: text(&open.model),
-        endpoint: text(&open.endpoint),
-        client_request_id: text(&open.client_request_id),
-        provider_key_id: text(&open.provider_key_id),
+        tenant_id: text(open.tenant_id),
+        project_id: text(open.project_id),
+        bot_id: text(open.bot_id),
+        vendor: text(open.vendor),
+        model: text(open.model),
+        endpoint: text(open.endpoint),
+        client_request_id: text(open.client_request_id),
+        provider_key_id: text(open.provider_key_id),
         stream: open.stream,
         reserved_tokens: count(open.reserved_tokens),
-        config_version: text(&open.config_version),
-        agent_id: text(&open.agent_id),
-        session_id: text(&open.session_id),
+        config_version: text(open.config_version),
+        agent_id: text(open.agent_id),
+        session_id: text(open.session_id),
     };
     let named = id::Kind::Exchange.matches(&row.exchange_id) && !row.tenant_id.is_empty() && !row.bot_id.is_empty();
     named.then_some(row)
@@ -97,23 +104,15 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
         total: settle.total_tokens,
         ..Usage::default()
     };
-    let tried = settle.tried.iter().take(MAX_LIST).map(|attempt| {
-        json!({
-            "key": text(&attempt.key_id),
-            "status": attempt.status,
-            "reason": text(&attempt.reason),
-            "ms": attempt.millis,
-        })
-    });
-    let tried = Value::Array(tried.collect()).to_string();
-    let labels = settle.labels.iter().take(MAX_LIST).map(|label| (text(&label.key), Value::String(text(&label.value))));
-    let labels = Value::Object(labels.collect::<Map<_, _>>()).to_string();
+    let tried: Vec<Tried> = settle.tried.into_iter().take(MAX_LIST).map(Tried::from).collect();
+    let labels: BTreeMap<String, String> =
+        settle.labels.into_iter().take(MAX_LIST).map(|label| (text(label.key), text(label.value))).collect();
     Some(EventRow {
-        labels,
+        labels: json(&labels, "{}"),
         status_code: i64::from(settle.status_code.min(999)),
         outcome: known(&settle.outcome, &OUTCOMES, "failed"),
-        error_code: text(&settle.error_code),
-        error_message: text(&settle.error_message),
+        error_code: text(settle.error_code),
+        error_message: text(settle.error_message),
         input_tokens: settle.input_tokens.map(count),
         cached_input_tokens: settle.cached_input_tokens.map(count),
         cache_write_tokens: settle.cache_write_tokens.map(count),
@@ -121,7 +120,7 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
         reasoning_tokens: settle.reasoning_tokens.map(count),
         total_tokens: settle.total_tokens.or_else(|| usage.total_or_sum()).map(count),
         usage_source: known(&settle.usage_source, &["upstream", "estimated", "none"], "none"),
-        tried,
+        tried: json(&tried, "[]"),
         duration_micros: count(settle.duration_micros),
         ttft_micros: settle.ttft_micros.map(count),
         cost_micros: None,
@@ -167,12 +166,34 @@ pub fn indeterminate(open: OpenRow) -> EventRow {
     }
 }
 
-fn text(value: &str) -> String {
-    let mut end = value.len().min(MAX_TEXT);
-    while !value.is_char_boundary(end) {
-        end -= 1;
+/// One try, as it is stored.
+#[derive(Serialize)]
+struct Tried {
+    key: String,
+    ms: u32,
+    reason: String,
+    status: u32,
+}
+
+impl From<Attempt> for Tried {
+    fn from(attempt: Attempt) -> Self {
+        Self { key: text(attempt.key_id), ms: attempt.millis, reason: text(attempt.reason), status: attempt.status }
     }
-    clean(value.get(..end).unwrap_or_default())
+}
+
+fn json(value: &impl Serialize, otherwise: &str) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| otherwise.to_owned())
+}
+
+fn text(mut value: String) -> String {
+    if value.len() > MAX_TEXT {
+        let mut end = MAX_TEXT;
+        while !value.is_char_boundary(end) {
+            end -= 1;
+        }
+        value.truncate(end);
+    }
+    if value.contains('\0') { clean(&value) } else { value }
 }
 
 fn count(value: u64) -> i64 {
@@ -189,7 +210,7 @@ fn clamp_time(at: i64, now: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use clawgate_shared::proto::node::{Attempt, EpochEnd, Label, LostRange};
+    use clawgate_shared::proto::node::{EpochEnd, Label, LostRange};
     use proptest::prelude::*;
 
     use super::*;

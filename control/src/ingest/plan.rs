@@ -47,6 +47,7 @@ pub fn plan(records: impl IntoIterator<Item = Record>) -> Plan {
                 plan.events.push(*event);
             }
             Record::End { abandoned } => plan.ended = Some(if abandoned { "abandoned" } else { "closed" }),
+            Record::Folded => {}
             Record::Lost { count } => plan.lost = plan.lost.saturating_add(count),
             Record::Malformed(reason) => {
                 plan.lost = plan.lost.saturating_add(1);

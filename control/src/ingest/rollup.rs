@@ -21,24 +21,43 @@ pub const fn hour_of(micros: i64) -> i64 {
     micros - micros.rem_euclid(HOUR)
 }
 
+/// A [`RollupKey`] that borrows, in the same order.
+type Key<'a> = (&'a str, &'a str, i64, &'a str, &'a str, &'a str, &'a str, i64, &'a str);
+
+fn key(event: &EventRow) -> Key<'_> {
+    let open = &event.open;
+    (
+        &open.tenant_id,
+        &open.bot_id,
+        hour_of(open.created_at),
+        &open.project_id,
+        &open.vendor,
+        &open.model,
+        &open.provider_key_id,
+        event.status_code,
+        &event.outcome,
+    )
+}
+
 /// The sums of `events`, in key order.
 pub fn sum<'a>(events: impl IntoIterator<Item = &'a EventRow>) -> Vec<(RollupKey, RollupSums)> {
-    let mut rows: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
+    let mut rows: BTreeMap<Key<'a>, RollupSums> = BTreeMap::new();
     for event in events {
-        let key = RollupKey {
-            tenant_id: event.open.tenant_id.clone(),
-            bot_id: event.open.bot_id.clone(),
-            hour_start: hour_of(event.open.created_at),
-            project_id: event.open.project_id.clone(),
-            vendor: event.open.vendor.clone(),
-            model: event.open.model.clone(),
-            provider_key_id: event.open.provider_key_id.clone(),
-            status_code: event.status_code,
-            outcome: event.outcome.clone(),
-        };
-        add(rows.entry(key).or_default(), event);
+        add(rows.entry(key(event)).or_default(), event);
     }
-    rows.into_iter().collect()
+    let owned =
+        |(tenant, bot, hour_start, project, vendor, model, provider_key, status_code, outcome): Key<'_>| RollupKey {
+            tenant_id: tenant.to_owned(),
+            bot_id: bot.to_owned(),
+            hour_start,
+            project_id: project.to_owned(),
+            vendor: vendor.to_owned(),
+            model: model.to_owned(),
+            provider_key_id: provider_key.to_owned(),
+            status_code,
+            outcome: outcome.to_owned(),
+        };
+    rows.into_iter().map(|(key, sums)| (owned(key), sums)).collect()
 }
 
 fn add(sums: &mut RollupSums, event: &EventRow) {

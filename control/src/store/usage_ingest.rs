@@ -1,6 +1,6 @@
 //! What usage ingest reads and writes: shard cursors, open exchanges, events.
 //!
-//! Rows go in by multi-row statements of 1, 2, 4, … 32 rows, so that a
+//! Rows go in by multi-row statements of 1, 2, 4, … 128 rows, so that a
 //! connection's statement cache holds all of them. On SQLite their parameters
 //! are plain `?`: it searches `$n` names one by one, so that time grew with the
 //! square of their number (64 rows at a time were 30 times slower than 8).
@@ -16,7 +16,7 @@ use super::row::RowExt as _;
 
 /// Rows of the largest statement; 2^[`CHUNK_BITS`].
 const MAX_CHUNK: usize = 1 << CHUNK_BITS;
-const CHUNK_BITS: usize = 5;
+const CHUNK_BITS: usize = 7;
 
 /// One shard of one epoch of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -435,9 +435,9 @@ mod tests {
     #[test]
     fn rows_are_split_into_few_statements() {
         let statements = Statements::new("INSERT INTO t (a, b) VALUES ", 2, "");
-        let rows = [0u8; 133];
+        let rows = [0u8; 517];
         let runs: Vec<usize> = statements.runs_for(true, &rows).map(|(_, run)| run.len()).collect();
-        assert_eq!(runs, [[32; 4].as_slice(), &[4, 1]].concat());
+        assert_eq!(runs, [[128; 4].as_slice(), &[4, 1]].concat());
         for (sqlite, expected) in [(true, "(?,?),(?,?)"), (false, "($1,$2),($3,$4)")] {
             let (sql, _) = statements.runs_for(sqlite, &rows[..2]).next().expect("a run");
             assert_eq!(&*sql, format!("INSERT INTO t (a, b) VALUES {expected}"));

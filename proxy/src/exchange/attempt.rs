@@ -106,14 +106,18 @@ async fn send(
     let base = other.as_ref().unwrap_or(&key.base);
     let target = services.client.target(&base.origin)?;
     let body = splice::apply(&prepared.body, ask.as_slice());
-    let mut headers = received.headers.clone();
     let has_body = !body.is_empty() || received.headers.contains_key(http::header::CONTENT_LENGTH);
-    for_vendor(&mut headers, prepared.vendor, key, &target.host, has_body.then_some(body.len()));
-    if prepared.websocket {
-        tunnel::prepare_headers(&mut headers);
-    }
+    let length = has_body.then_some(body.len());
     let uri = upstream_uri(prepared.resolved.upstream_path(base), received.query.as_deref(), &key.credential)?;
-    services.client.send(&target, Outgoing { method: received.method.clone(), uri, headers, body }).await
+    let request = || {
+        let mut headers = received.headers.clone();
+        for_vendor(&mut headers, prepared.vendor, key, &target.host, length);
+        if prepared.websocket {
+            tunnel::prepare_headers(&mut headers);
+        }
+        Outgoing { method: received.method.clone(), uri: uri.clone(), headers, body: body.clone() }
+    };
+    services.client.send(&target, request).await
 }
 
 /// Path, the client's query, and the credential when it travels there.

@@ -7,6 +7,7 @@
 //! any queue in memory: the shipper reads the same files a successor would.
 
 pub mod backoff;
+mod fold;
 pub mod record;
 pub mod shipper;
 #[cfg(test)]

@@ -15,12 +15,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::transport::Channel;
 
 use super::backoff::Backoff;
+use super::fold::fold;
 use super::spool::{ShardLog, Spool, SpoolError};
 
 /// Most records of one batch; as many as the control plane takes.
-const MAX_RECORDS: usize = 4096;
+const MAX_RECORDS: usize = 8192;
 /// Most bytes of one batch; well below what a gRPC message may have.
-const MAX_BYTES: usize = 2 << 20;
+const MAX_BYTES: usize = 4 << 20;
 /// Batches under way at the same time, each of another shard.
 const MAX_PARALLEL: usize = 8;
 /// How long the first records after a rest are gathered before they are sent.
@@ -29,7 +30,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// coming. The larger a batch, the cheaper each of its records: an exchange
 /// that begins and ends in one batch is never written as open, sums of one bot
 /// are added up before they reach the database, and pages are written once.
-const ROUND: Duration = Duration::from_millis(250);
+const ROUND: Duration = Duration::from_millis(500);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(15);
 /// How often it looks for epochs whose process has gone.
@@ -184,7 +185,12 @@ impl Shipper {
     async fn ship(&self, log: &ShardLog) -> Result<(), ShipError> {
         let channel = (self.channel)().ok_or(ShipError::NoChannel)?;
         let reader = log.clone();
-        let batch = blocking(move || reader.read(MAX_RECORDS, MAX_BYTES)).await?;
+        let batch = blocking(move || {
+            let mut batch = reader.read(MAX_RECORDS, MAX_BYTES)?;
+            fold(&mut batch.records);
+            Ok(batch)
+        })
+        .await?;
         if batch.records.is_empty() {
             return Ok(());
         }

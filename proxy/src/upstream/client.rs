@@ -197,36 +197,33 @@ impl Client {
     ///
     /// A request is sent a second time on its own only when a pooled
     /// connection was already closed by the vendor: nothing of it was answered.
+    /// `request` makes it anew each time, which costs less than keeping a copy.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn send(&self, target: &Target, out: Outgoing) -> Result<Answer, Failure> {
+    pub async fn send(&self, target: &Target, request: impl Fn() -> Outgoing) -> Result<Answer, Failure> {
         let address = self.egress.address(target).await?;
-        let mut parts = http::Request::new(()).into_parts().0;
-        parts.method = out.method;
-        parts.uri = out.uri;
-        parts.version = Version::HTTP_11;
-        parts.headers = out.headers;
-        let mut head = Box::new(RequestHeader::from(parts));
         for _ in 0..MAX_STALE {
             let Some(stream) = address.idle.take() else { break };
-            let again = head.clone();
-            match self.exchange(stream, &address, head, &out.body).await {
-                Err(failure) if failure.kind == FailureKind::Closed => head = again,
+            match self.exchange(stream, &address, request()).await {
+                Err(failure) if failure.kind == FailureKind::Closed => {}
                 result => return result,
             }
         }
         let stream = self.connector.new_stream(&address.peer).await.map_err(|e| Failure::of(&e))?;
-        self.exchange(Box::new(VendorStream::new(stream)), &address, head, &out.body).await
+        self.exchange(Box::new(VendorStream::new(stream)), &address, request()).await
     }
 
     async fn exchange(
         &self,
         mut stream: Box<VendorStream>,
         address: &Arc<Address>,
-        head: Box<RequestHeader>,
-        body: &Bytes,
+        out: Outgoing,
     ) -> Result<Answer, Failure> {
+        let Outgoing { method, uri, headers, body } = out;
+        let mut parts = http::Request::new(()).into_parts().0;
+        (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, Version::HTTP_11, headers);
+        let head = Box::new(RequestHeader::from(parts));
         if !body.is_empty() {
             stream.hold_head();
         }
@@ -234,7 +231,7 @@ impl Client {
         let write = async {
             session.write_request_header(head).await?;
             if !body.is_empty() {
-                session.write_body(body).await?;
+                session.write_body(&body).await?;
             }
             session.finish_body().await
         };

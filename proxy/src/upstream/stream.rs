@@ -45,8 +45,12 @@ impl VendorStream {
     /// Writes what is pending, then `more`; says how much of `more` was taken.
     fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
         while !self.pending.is_empty() {
-            let slices = [io::IoSlice::new(&self.pending), io::IoSlice::new(more)];
-            let sent = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, &slices))?;
+            let inner = Pin::new(&mut self.inner);
+            let sent = if more.is_empty() {
+                ready!(inner.poll_write(cx, &self.pending))?
+            } else {
+                ready!(inner.poll_write_vectored(cx, &[io::IoSlice::new(&self.pending), io::IoSlice::new(more)]))?
+            };
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -5,13 +5,19 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::shard::Shard;
 
-/// How long appends are gathered for one sync.
+/// How long appends are gathered for one sync at least: what a power failure
+/// can take. The death of this process takes nothing.
 const GATHER: Duration = Duration::from_millis(5);
+/// On a disk that is slow to sync they are gathered so many times as long as
+/// the last sync took, so that the disk and the processor are left to traffic.
+const GATHER_PER_SYNC: u32 = 24;
+/// And never longer than this.
+const MAX_GATHER: Duration = Duration::from_millis(50);
 /// It looks so often even when nobody woke it.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -28,13 +34,16 @@ impl Flusher {
         let stop = Arc::new(AtomicBool::new(false));
         let (on_shards, on_shared, on_stop) = (shards.clone(), shared.clone(), stop.clone());
         let run = move || {
+            let mut gather = GATHER;
             while !on_stop.load(Ordering::Acquire) {
                 if on_shared.dirty.load(Ordering::Acquire) {
-                    thread::sleep(GATHER);
+                    thread::sleep(gather);
                     // Cleared before the shards are looked at: what comes
                     // later sets it again.
                     on_shared.dirty.swap(false, Ordering::AcqRel);
+                    let began = Instant::now();
                     sync_all(&on_shards, &on_shared);
+                    gather = (began.elapsed() * GATHER_PER_SYNC).clamp(GATHER, MAX_GATHER);
                 } else {
                     thread::park_timeout(PERIOD);
                     on_shared.dirty.store(true, Ordering::Release);
