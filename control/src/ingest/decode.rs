@@ -170,9 +170,9 @@ pub fn indeterminate(open: OpenRow) -> EventRow {
 #[derive(Serialize)]
 struct Tried {
     key: String,
-    ms: u32,
-    reason: String,
     status: u32,
+    reason: String,
+    ms: u32,
 }
 
 impl From<Attempt> for Tried {
@@ -283,7 +283,8 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_malformed_and_nothing_else() {
         assert!(matches!(decode(&[0xff, 0xff], 1, NOW), Record::Malformed(_)));
-        assert!(matches!(decode(&[], 1, NOW), Record::Malformed(_)));
+        assert!(matches!(decode(&[9 << 3 | 2, 0], 1, NOW), Record::Malformed(_)), "a kind of a later release");
+        assert_eq!(decode(&[], 1, NOW), Record::Folded);
         for broken in [
             Settle { exchange_id: "x".into(), ..settle() },
             Settle { tenant_id: String::new(), ..settle() },

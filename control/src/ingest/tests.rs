@@ -171,9 +171,24 @@ async fn a_record_that_cannot_be_read_blocks_nothing_and_is_counted() {
     let plane = Plane::new().await;
     let (good, bad) = (id::new(id::Kind::Exchange), vec![0xff; 9]);
     let node = Shipper { db: &plane.db, rollout: &Rollout::default(), instance: "a", epoch: 1 };
-    let accepted = node.ship(0, &[bad, open(&good, 0), settle(&good, 1), Vec::new()]).await.expect("taken");
+    let accepted = node.ship(0, &[bad, open(&good, 0), settle(&good, 1), vec![9 << 3 | 2, 0]]).await.expect("taken");
     assert_eq!((accepted.next_position, accepted.events, accepted.lost), (4, 1, 2));
     assert_eq!(totals(&plane.db).await.0, 1);
+}
+
+#[tokio::test]
+async fn a_folded_open_counts_once_however_batches_are_cut() {
+    let plane = Plane::new().await;
+    let exchange = id::new(id::Kind::Exchange);
+    let node = Shipper { db: &plane.db, rollout: &Rollout::default(), instance: "a", epoch: 1 };
+    // The answer to the first batch was lost; the next read reached the end.
+    node.ship(0, &[open(&exchange, 0)]).await.expect("taken");
+    let accepted = node.ship(0, &[Vec::new(), settle(&exchange, 7)]).await.expect("taken");
+    assert_eq!((accepted.next_position, accepted.events, accepted.lost), (2, 1, 0));
+    // Nothing is left that could count as indeterminate.
+    let accepted = node.ship(2, &[end(false)]).await.expect("taken");
+    assert_eq!((accepted.events, accepted.indeterminate), (0, 0));
+    assert_eq!(totals(&plane.db).await, (1, 0, 7, 0));
 }
 
 #[tokio::test]
