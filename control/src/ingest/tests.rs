@@ -188,7 +188,7 @@ async fn a_folded_open_counts_once_however_batches_are_cut() {
     // Nothing is left that could count as indeterminate.
     let accepted = node.ship(2, &[end(false)]).await.expect("taken");
     assert_eq!((accepted.events, accepted.indeterminate), (0, 0));
-    assert_eq!(totals(&plane.db).await, (1, 0, 7, 0));
+    assert_eq!(totals(&plane.db).await, (1, 0, 8, 0), "seven in, one out");
 }
 
 #[tokio::test]
