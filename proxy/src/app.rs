@@ -32,6 +32,9 @@ use crate::upstream::{Client, Egress};
 
 /// Bodies held in memory by all exchanges together.
 const BODIES_TOTAL: usize = 1 << 30;
+/// Worker threads that append to one shard of the spool. An append holds the
+/// shard for two microseconds; fewer shards mean fewer syncs and larger batches.
+const THREADS_PER_SHARD: usize = 4;
 /// Last chance to ship usage before the process ends; what is not shipped is
 /// on disk and goes with the successor.
 const LAST_FLUSH: Duration = Duration::from_millis(400);
@@ -105,8 +108,8 @@ impl Node {
         let bound = listeners(&config).iter().map(|l| bind(l, inherited.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let handover = Handover::new(upgrade_socket, &bound);
         let instance_id = clawgate_shared::id::new(clawgate_shared::id::Kind::Node);
-        let threads = u32::try_from(config.threads).unwrap_or(1);
-        let options = SpoolOptions { shards: threads, limit_bytes: config.spool_max_bytes, ..SpoolOptions::default() };
+        let shards = u32::try_from(config.threads.div_ceil(THREADS_PER_SHARD)).unwrap_or(1);
+        let options = SpoolOptions { shards, limit_bytes: config.spool_max_bytes, ..SpoolOptions::default() };
         let spool = Arc::new(Spool::open(&config.data_dir.join("spool"), options)?);
         let state = Arc::new(SyncState::default());
         let services = Arc::new(services(&config, &bound, spool.clone(), state.clone())?);

@@ -43,8 +43,7 @@ use shard::{Shard, ShardContext};
 /// How a spool is laid out and how much it may take.
 #[derive(Clone, Debug)]
 pub struct SpoolOptions {
-    /// Appenders that do not wait for each other; best the number of worker
-    /// threads.
+    /// Logs that are appended to side by side; a few threads share one well.
     pub shards: u32,
     /// Bytes on disk over all epochs. Opens and refusals are refused a little
     /// earlier, so that exchanges that have begun can still settle.
