@@ -5,6 +5,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -100,6 +101,19 @@ pub(crate) fn read_address(path: &Path, field: &str) -> Option<String> {
     value.get(field)?.as_str().map(str::to_owned)
 }
 
+/// Where a listener of this machine is reached: one on every address is reached
+/// over loopback, under whose name it answers.
+pub(crate) fn dialable(listener: String) -> String {
+    match listener.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => {
+            let loopback: IpAddr =
+                if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            SocketAddr::new(loopback, address.port()).to_string()
+        }
+        _ => listener,
+    }
+}
+
 /// The process id in a pid file.
 pub(crate) fn read_pid(path: &Path) -> Option<i32> {
     fs::read_to_string(path).ok()?.trim().parse().ok().filter(|pid| *pid > 1)
@@ -136,6 +150,11 @@ mod tests {
         assert_eq!(read_address(&path, "console"), None);
         fs::write(&path, b"{\"console\":\"127.0.0.1:1\"}").expect("written");
         assert_eq!(read_address(&path, "console").as_deref(), Some("127.0.0.1:1"));
+        for (listener, reached) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1"), ("x", "x")]
+        {
+            assert_eq!(dialable(listener.to_owned()), reached);
+        }
         for (text, pid) in [("12\n", Some(12)), ("", None), ("x", None), ("1", None), ("-5", None)] {
             fs::write(&path, text).expect("written");
             assert_eq!(read_pid(&path), pid, "{text:?}");

@@ -20,7 +20,8 @@ use crate::exchange::{BodyBudget, Inflight, Services};
 use crate::metering::{Shipper, ShipperHandle, Spool, SpoolError, SpoolOptions};
 use crate::routing::Turns;
 use crate::server::{
-    Admin, BindError, Bound, Front, Gateway, Handover, HandoverError, Listener, SourcePolicy, bind, receive_listeners,
+    Admin, BindError, Bound, Front, Gateway, Handover, HandoverError, Listener, SourcePolicy, bind,
+    raise_descriptor_limit, receive_listeners,
 };
 use crate::snapshot::cache::{Cache, CacheError};
 use crate::snapshot::{Handle, Inputs, compile};
@@ -77,6 +78,7 @@ fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> ProxyError {
 /// # Errors
 /// What kept it from starting.
 pub fn run(config: ProxyConfig) -> Result<(), ProxyError> {
+    raise_descriptor_limit(config.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads)
         .thread_name("clawgate-proxy")
@@ -145,10 +147,11 @@ impl Node {
         let front = Front::new(gateway, self.config.max_connections);
         publish_addresses(&self.config.data_dir, &self.bound)?;
         for bound in std::mem::take(&mut self.bound) {
+            let (metrics, shutdown) = (self.services.metrics.clone(), shutdown.clone());
             if bound.name() == "admin" {
-                tokio::spawn(bound.run(self.admin(), shutdown.clone()));
+                tokio::spawn(bound.run(self.admin(), metrics, shutdown));
             } else {
-                tokio::spawn(bound.run(front.another(), shutdown.clone()));
+                tokio::spawn(bound.run(front.another(), metrics, shutdown));
             }
         }
         loop {

@@ -44,6 +44,22 @@ pub fn verify() -> bool {
     is_on("CLAWGATE_VERIFY")
 }
 
+/// Set in a test that runs once more in a network of its own.
+pub const OWN_NETWORK: &str = "CLAWGATE_TEST_OWN_NETWORK";
+
+/// Whether this process runs in a network of its own.
+#[must_use]
+pub fn in_own_network() -> bool {
+    is_on(OWN_NETWORK)
+}
+
+/// A program of this machine, by name.
+#[must_use]
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
+}
+
 /// Something a scenario needs is not here: fails under CI, else says so and
 /// lets the caller return.
 ///

@@ -23,7 +23,19 @@ fn answers(host: Option<&str>) -> bool {
     output.is_ok_and(|o| o.status.success() && !String::from_utf8_lossy(&o.stdout).trim().is_empty())
 }
 
+/// Whether an engine could be started.
+#[must_use]
+pub fn is_installed() -> bool {
+    Command::new("dockerd").arg("--version").output().is_ok()
+}
+
 impl Engine {
+    /// Whether the machine's own engine runs.
+    #[must_use]
+    pub fn of_the_machine_answers() -> bool {
+        answers(None)
+    }
+
     /// The machine's engine if it runs, else one of our own with everything in
     /// `folder`; `None` when neither can be had.
     #[must_use]
@@ -31,13 +43,20 @@ impl Engine {
         if answers(None) {
             return Some(Self { host: None, folder: folder.to_path_buf(), daemon: None });
         }
-        if !nix::unistd::geteuid().is_root() || Command::new("dockerd").arg("--version").output().is_err() {
+        // The machine's network is not ours to change: no bridge, no rules.
+        Self::own(folder, &["--bridge=none", "--iptables=false"])
+    }
+
+    /// An engine of our own with everything in `folder`; `None` when it cannot
+    /// be had.
+    #[must_use]
+    pub fn own(folder: &Path, flags: &[&str]) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() || !is_installed() {
             return None;
         }
         let place = |name: &str| folder.join(name).display().to_string();
         let host = format!("unix://{}", place("docker.sock"));
-        // The machine's network is not ours to change: no bridge, no rules.
-        let mut spec = Spec::new("dockerd", "dockerd".into(), folder, &["--bridge=none", "--iptables=false"]);
+        let mut spec = Spec::new("dockerd", "dockerd".into(), folder, flags);
         spec.set("--host", &host);
         spec.set("--data-root", &place("docker-data"));
         spec.set("--exec-root", &place("docker-exec"));

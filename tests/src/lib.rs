@@ -7,14 +7,17 @@
 //! condition against a deadline.
 
 pub mod architecture;
+pub mod compose;
 pub mod config;
 pub mod engine;
 pub mod http;
 pub mod mock;
+pub mod own_network;
 pub mod postgres;
 pub mod process;
 pub mod recordings;
 pub mod rest;
+pub mod rootfs;
 pub mod stack;
 pub mod up;
 pub mod wait;

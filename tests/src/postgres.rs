@@ -126,7 +126,8 @@ fn unprivileged() -> (Uid, Gid) {
 }
 
 /// The directory of the newest installed server.
-fn find_binaries() -> Option<PathBuf> {
+#[must_use]
+pub fn find_binaries() -> Option<PathBuf> {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<PathBuf> = debian.map(|entry| entry.path().join("bin")).collect();
     versions.sort_by_key(|path| {

@@ -58,7 +58,7 @@ pub(crate) async fn run(args: EnvArgs, data: &DataDir, explicit_data: bool) -> R
 
 /// Where a node of this data directory listens, else the default.
 fn local_data_plane(data: &DataDir) -> String {
-    let address = files::read_address(&data.run_file("proxy.json"), "data");
+    let address = files::read_address(&data.run_file("proxy.json"), "data").map(files::dialable);
     format!("http://{}", address.as_deref().unwrap_or("127.0.0.1:8080"))
 }
 

@@ -101,6 +101,7 @@ impl Target {
                 data.path().display()
             ))
         })?;
+        let address = files::dialable(address);
         let token = match given {
             Some(token) => token.to_owned(),
             None => files::read_secret(&data.file("admin.token"))

@@ -22,6 +22,7 @@ use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::gateway::{Gateway, HeadProblem};
+use crate::telemetry::{Metrics, NotAdmitted};
 
 /// Until the first byte of a connection's first request.
 const FIRST_BYTE: Duration = Duration::from_secs(15);
@@ -68,10 +69,28 @@ impl SourcePolicy {
     }
 }
 
+/// The policy as the accept loop asks it. What it refuses is closed before TLS,
+/// before a byte is read and without a byte of answer.
+#[derive(Debug)]
+pub(super) struct SourceGate {
+    policy: SourcePolicy,
+    metrics: Arc<Metrics>,
+}
+
+impl SourceGate {
+    pub(super) const fn new(policy: SourcePolicy, metrics: Arc<Metrics>) -> Self {
+        Self { policy, metrics }
+    }
+}
+
 #[async_trait]
-impl ConnectionFilter for SourcePolicy {
+impl ConnectionFilter for SourceGate {
     async fn should_accept(&self, source: Option<&std::net::SocketAddr>) -> bool {
-        source.is_none_or(|address| self.accepts(address.ip()))
+        let accepted = source.is_some_and(|address| self.policy.accepts(address.ip()));
+        if !accepted {
+            self.metrics.not_admitted(NotAdmitted::Source);
+        }
+        accepted
     }
 }
 
@@ -120,6 +139,7 @@ impl Front {
     fn admit(&self) -> Option<ConnectionPermit<'_>> {
         if self.cap.open.fetch_add(1, Ordering::Relaxed) >= self.cap.limit {
             self.cap.open.fetch_sub(1, Ordering::Relaxed);
+            self.gateway.metrics().not_admitted(NotAdmitted::Cap);
             return None;
         }
         self.gateway.metrics().connections.inc();

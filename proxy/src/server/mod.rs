@@ -6,6 +6,7 @@
 //! Deliberately absent: what a request means. That is `exchange`.
 
 mod admin;
+mod descriptors;
 mod downstream;
 mod front;
 mod gateway;
@@ -13,6 +14,7 @@ mod handover;
 mod service;
 
 pub use admin::{Admin, BeforeScrape, Readiness};
+pub use descriptors::raise_descriptor_limit;
 pub use front::{Front, SourcePolicy};
 pub use gateway::Gateway;
 pub use handover::{Handover, HandoverError, receive_listeners};

@@ -21,8 +21,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
-use super::front::SourcePolicy;
+use super::front::{SourceGate, SourcePolicy};
 use super::handover::inherited_listener;
+use crate::telemetry::Metrics;
 
 /// Read buffer of a connection: an idle one costs this much.
 const READ_BUFFER: usize = 8 << 10;
@@ -126,7 +127,13 @@ impl Bound {
     }
 
     /// Accepts until `shutdown` turns true; connections go on afterwards.
-    pub async fn run<A: ServerApp + Send + Sync + 'static>(self, app: A, shutdown: ShutdownWatch) {
+    /// What the source policy turns away is counted in `metrics`.
+    pub async fn run<A: ServerApp + Send + Sync + 'static>(
+        self,
+        app: A,
+        metrics: Arc<Metrics>,
+        shutdown: ShutdownWatch,
+    ) {
         let mut service = Service::new(self.name.to_owned(), app);
         let mut config = ListenerConfig::tcp(self.address.to_string());
         if let Some(tls) = self.tls {
@@ -134,7 +141,7 @@ impl Bound {
         }
         service.add_listener(config.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER)));
         if matches!(self.sources, SourcePolicy::Within { .. }) {
-            let filter: Arc<dyn ConnectionFilter> = Arc::new(self.sources);
+            let filter: Arc<dyn ConnectionFilter> = Arc::new(SourceGate::new(self.sources, metrics));
             service.set_connection_filter(filter);
         }
         let mut table = Fds::new();

@@ -38,6 +38,20 @@ struct Refusal {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ConnectionRefusal {
+    reason: &'static str,
+}
+
+/// Why a connection was closed before a byte of it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// Its address is outside the listener's pool.
+    Source,
+    /// All places are taken.
+    Cap,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct UpstreamError {
     vendor: String,
     reason: &'static str,
@@ -72,6 +86,8 @@ pub struct Metrics {
     tokens: Family<Tokens, Counter>,
     refusals: Family<Refusal, Counter>,
     upstream_errors: Family<UpstreamError, Counter>,
+    refused_sources: Counter,
+    refused_by_cap: Counter,
     vendors: RwLock<HashMap<String, Arc<VendorMetrics>>>,
     /// Whole exchanges, seconds.
     pub duration: Histogram,
@@ -108,11 +124,13 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("clawgate");
-        let metrics = Self {
+        let mut metrics = Self {
             requests: Family::default(),
             tokens: Family::default(),
             refusals: Family::default(),
             upstream_errors: Family::default(),
+            refused_sources: Counter::default(),
+            refused_by_cap: Counter::default(),
             vendors: RwLock::default(),
             duration: Histogram::new(DURATION_BUCKETS),
             overhead: Histogram::new(OVERHEAD_BUCKETS),
@@ -134,6 +152,10 @@ impl Metrics {
         registry.register("tokens", "Tokens the vendors reported", metrics.tokens.clone());
         registry.register("inflight", "Exchanges in flight", metrics.inflight.clone());
         registry.register("connections", "Open connections of bots", metrics.connections.clone());
+        let refused = Family::<ConnectionRefusal, Counter>::default();
+        metrics.refused_sources = refused.get_or_create_owned(&ConnectionRefusal { reason: "source" });
+        metrics.refused_by_cap = refused.get_or_create_owned(&ConnectionRefusal { reason: "cap" });
+        registry.register("connections_refused", "Connections closed at accept", refused);
         registry.register("refusals", "Requests refused by this node", metrics.refusals.clone());
         registry.register("upstream_errors", "Failed attempts at vendors", metrics.upstream_errors.clone());
         registry.register("spool_bytes", "Usage records on disk", metrics.spool_bytes.clone());
@@ -171,6 +193,14 @@ impl Metrics {
         self.refusals.get_or_create(&Refusal { code }).inc();
     }
 
+    /// Counts a connection closed at accept.
+    pub fn not_admitted(&self, why: NotAdmitted) {
+        match why {
+            NotAdmitted::Source => self.refused_sources.inc(),
+            NotAdmitted::Cap => self.refused_by_cap.inc(),
+        };
+    }
+
     /// Counts a failed attempt.
     pub fn upstream_failed(&self, vendor: &str, reason: &'static str) {
         self.upstream_errors.get_or_create(&UpstreamError { vendor: vendor.to_owned(), reason }).inc();
@@ -199,6 +229,7 @@ mod tests {
         metrics.vendor("openai").input_tokens.inc_by(7);
         metrics.refused("bot_token_missing");
         metrics.upstream_failed("openai", "connect");
+        metrics.not_admitted(NotAdmitted::Source);
         let text = metrics.render();
         for line in [
             "clawgate_requests_total{vendor=\"openai\",status_class=\"2xx\"} 1",
@@ -206,6 +237,8 @@ mod tests {
             "clawgate_tokens_total{vendor=\"openai\",type=\"input\"} 7",
             "clawgate_refusals_total{code=\"bot_token_missing\"} 1",
             "clawgate_upstream_errors_total{vendor=\"openai\",reason=\"connect\"} 1",
+            "clawgate_connections_refused_total{reason=\"source\"} 1",
+            "clawgate_connections_refused_total{reason=\"cap\"} 0",
             "clawgate_inflight 0",
             "clawgate_build_info{version=",
         ] {

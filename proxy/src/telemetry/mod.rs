@@ -8,4 +8,4 @@ mod access;
 mod metrics;
 
 pub use access::{AccessLine, AccessLog};
-pub use metrics::{Metrics, VendorMetrics};
+pub use metrics::{Metrics, NotAdmitted, VendorMetrics};

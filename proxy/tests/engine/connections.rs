@@ -102,6 +102,8 @@ async fn connections_beyond_the_cap_are_closed_and_the_others_served() {
     let mut third = node.connect().await;
     let _ = third.write_all(chat(BODY, "").as_bytes()).await;
     assert_eq!(read_all(&mut third).await, "");
+    let metrics = node.services.metrics.render();
+    assert!(metrics.contains("clawgate_connections_refused_total{reason=\"cap\"} 1"), "{metrics}");
     held.pop();
     let served = async {
         loop {
@@ -124,6 +126,8 @@ async fn a_source_outside_the_pool_is_closed_at_accept() {
     let _ = client.write_all(chat(BODY, "").as_bytes()).await;
     assert_eq!(read_all(&mut client).await, "");
     assert!(vendor.seen.lock().expect("lock").is_empty());
+    let metrics = outside.services.metrics.render();
+    assert!(metrics.contains("clawgate_connections_refused_total{reason=\"source\"} 1"), "{metrics}");
     let inside = Node::start(vendor.address, Options { sources: pool("127.0.0.0"), ..Options::default() }).await;
     let mut client = inside.connect().await;
     client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");

@@ -82,7 +82,7 @@ impl Node {
         let front = Front::new(Arc::new(Gateway::new(services.clone())), options.max_connections);
         let (stop, shutdown) = watch::channel(false);
         let address = bound.address;
-        tokio::spawn(bound.run(front.another(), shutdown));
+        tokio::spawn(bound.run(front.another(), services.metrics.clone(), shutdown));
         Self { address, services, front, stop, _dir: dir }
     }
 
@@ -98,7 +98,7 @@ pub fn listener(tls: Option<TlsFiles>, sources: SourcePolicy) -> Listener {
 /// Runs a bound listener in a successor's stead.
 pub fn run_successor(bound: Bound, front: Front) -> watch::Sender<bool> {
     let (stop, shutdown) = watch::channel(false);
-    tokio::spawn(bound.run(front, shutdown));
+    tokio::spawn(bound.run(front, Arc::new(Metrics::new()), shutdown));
     stop
 }
 
