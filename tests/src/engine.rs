@@ -56,7 +56,9 @@ impl Engine {
         }
         let place = |name: &str| folder.join(name).display().to_string();
         let host = format!("unix://{}", place("docker.sock"));
-        let mut spec = Spec::new("dockerd", "dockerd".into(), folder, flags);
+        // In a mount namespace of its own: it leaves some of its mounts behind.
+        let mut spec = Spec::new("dockerd", "unshare".into(), folder, &["--mount", "--", "dockerd"]);
+        spec.arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         spec.set("--host", &host);
         spec.set("--data-root", &place("docker-data"));
         spec.set("--exec-root", &place("docker-exec"));

@@ -2,9 +2,9 @@
 //!
 //! A container engine changes the network of the machine it runs on: bridges,
 //! routes, packet filter rules. None of that is ours to change, and fixed ports
-//! may be taken. So such a test starts its own binary again in fresh network and
-//! mount namespaces; whatever it starts there lives there, and all of it goes
-//! with the last process. Where the machine's own engine runs, that one is used,
+//! may be taken. So such a test starts its own binary again in a fresh network
+//! namespace; whatever it starts there lives there, and all of it goes with the
+//! last process. Where the machine's own engine runs, that one is used,
 //! in the machine's network: whoever runs it has agreed to what it does.
 
 use std::path::Path;
@@ -38,13 +38,13 @@ fn again_inside(test: &str) {
     if !nix::unistd::geteuid().is_root() || !crate::engine::is_installed() {
         return missing("a Docker engine that runs, or dockerd and root to start one");
     }
-    let may = Command::new("unshare").args(["--net", "--mount", "true"]).output();
+    let may = Command::new("unshare").args(["--net", "true"]).output();
     if !may.is_ok_and(|output| output.status.success()) {
         return missing("the right to make a network namespace (unshare)");
     }
     let this = std::env::current_exe().expect("a running program has a path");
     let mut inner = Command::new("unshare");
-    inner.args(["--net", "--mount", "--"]).arg(this).args(["--exact", test, "--nocapture"]).env(OWN_NETWORK, "1");
+    inner.args(["--net", "--"]).arg(this).args(["--exact", test, "--nocapture"]).env(OWN_NETWORK, "1");
     let output = inner.output().expect("unshare has just run");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     eprintln!("{text}");
