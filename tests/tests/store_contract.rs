@@ -45,7 +45,6 @@ async fn story(url: &str) {
     tokens::bot_tokens(&domain, &tenant.id).await;
     tokens::api_tokens(&domain, &tenant.id).await;
     tokens::idempotent_answers(&domain).await;
-    config::demo(&domain).await;
     usage::ingest_and_queries(&domain, &tenant.id).await;
     fleet::nodes_and_enrolment(&domain).await;
     config::audit(&domain).await;

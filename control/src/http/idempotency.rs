@@ -8,6 +8,7 @@ use std::future::Future;
 
 use axum::body::Bytes;
 use axum::extract::FromRequestParts;
+use axum::response::Response;
 use clawgate_shared::clock;
 use http::StatusCode;
 use http::request::Parts;
@@ -15,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::outcome::Outcome;
 use super::problem::{FieldProblem, Problem};
+use super::rollout::Prefer;
 use super::state::App;
 use crate::store::idempotency::{self, Claim, Claimed};
 use crate::vault::Purpose;
@@ -83,6 +85,25 @@ impl IdempotencyKey {
             Claimed::InProgress => Err(Problem::new(StatusCode::CONFLICT, "idempotency_in_progress")),
             Claimed::Mismatch => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")),
         }
+    }
+
+    /// [`Self::once`], and then the answer, after the nodes have had their time.
+    ///
+    /// # Errors
+    /// As [`Self::once`].
+    pub async fn create<F>(
+        self,
+        app: &App,
+        asker: Asker<'_>,
+        body: &Bytes,
+        prefer: Prefer,
+        work: F,
+    ) -> Result<Response, Problem>
+    where
+        F: Future<Output = Result<Outcome, Problem>> + Send + 'static,
+    {
+        let outcome = self.once(app, asker, body, work).await?;
+        Ok(app.answer(prefer, outcome).await)
     }
 }
 

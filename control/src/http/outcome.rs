@@ -28,20 +28,26 @@ impl Outcome {
         Ok(Self { status: status.as_u16(), version: None, revision: None, body: Some(body), location: None })
     }
 
-    /// 201 with the new resource.
+    /// 201 with something new that has no version and no address of its own.
     ///
     /// # Errors
     /// The view is no JSON.
-    pub fn created<T: Serialize>(body: &T) -> Result<Self, Problem> {
+    pub fn minted<T: Serialize>(body: &T) -> Result<Self, Problem> {
         Self::with(StatusCode::CREATED, body)
     }
 
-    /// 200 with the resource as it is now.
+    /// 200 with a resource as it is now, its row version as `ETag`.
     ///
     /// # Errors
     /// The view is no JSON.
-    pub fn changed<T: Serialize>(body: &T) -> Result<Self, Problem> {
-        Self::with(StatusCode::OK, body)
+    pub fn current<T: Serialize>(body: &T, version: u64) -> Result<Self, Problem> {
+        Ok(Self { version: Some(version), ..Self::with(StatusCode::OK, body)? })
+    }
+
+    /// 201 instead, with where the new resource is.
+    #[must_use]
+    pub fn created_at(self, location: String) -> Self {
+        Self { status: StatusCode::CREATED.as_u16(), location: Some(location), ..self }
     }
 
     /// 204.
@@ -50,24 +56,10 @@ impl Outcome {
         Self { status: 204, version: None, revision: None, body: None, location: None }
     }
 
-    /// Gives the answer an `ETag`.
-    #[must_use]
-    pub const fn version(mut self, version: u64) -> Self {
-        self.version = Some(version);
-        self
-    }
-
     /// Nodes must reach this revision.
     #[must_use]
     pub const fn revision(mut self, revision: Option<u64>) -> Self {
         self.revision = revision;
-        self
-    }
-
-    /// Where the new resource is.
-    #[must_use]
-    pub fn at(mut self, location: String) -> Self {
-        self.location = Some(location);
         self
     }
 

@@ -7,6 +7,7 @@ use axum::response::Response;
 use clawgate_shared::token::TokenHash;
 
 use super::outcome::Outcome;
+use super::problem::Problem;
 use super::rollout::Prefer;
 use crate::domain::{Domain, Done};
 use crate::fleet::Fleet;
@@ -55,6 +56,40 @@ impl App {
             self.fleet.config_changed();
         }
         (done.value, done.revision)
+    }
+
+    /// The outcome of a committed change, in the shape of its resource; the nodes
+    /// are told of it.
+    ///
+    /// # Errors
+    /// As `shape`'s.
+    pub fn outcome<T>(
+        &self,
+        done: Done<T>,
+        shape: impl FnOnce(T) -> Result<Outcome, Problem>,
+    ) -> Result<Outcome, Problem> {
+        let (value, revision) = self.committed(done);
+        Ok(shape(value)?.revision(revision))
+    }
+
+    /// Answers an update with the resource as it is now.
+    ///
+    /// # Errors
+    /// As `shape`'s.
+    pub async fn changed<T>(
+        &self,
+        prefer: Prefer,
+        done: Done<T>,
+        shape: impl FnOnce(T) -> Result<Outcome, Problem>,
+    ) -> Result<Response, Problem> {
+        let outcome = self.outcome(done, shape)?;
+        Ok(self.answer(prefer, outcome).await)
+    }
+
+    /// Answers a deletion.
+    pub async fn gone(&self, prefer: Prefer, done: Done<()>) -> Response {
+        let ((), revision) = self.committed(done);
+        self.answer(prefer, Outcome::gone().revision(revision)).await
     }
 
     /// Turns a write's outcome into its answer, after the nodes have had their

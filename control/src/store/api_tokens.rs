@@ -4,6 +4,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::error::StoreError;
+use super::fetch;
 use super::page::{Page, Paged};
 use super::row::{RowExt as _, to_json};
 
@@ -101,7 +102,7 @@ pub async fn insert(conn: &mut AnyConnection, row: &ApiTokenRow) -> Result<(), S
 /// # Errors
 /// As the statement.
 pub async fn by_hash(conn: &mut AnyConnection, sha256: &[u8]) -> Result<Option<ApiTokenRow>, StoreError> {
-    sqlx::query(SELECT_BY_HASH).bind(sha256).fetch_optional(conn).await?.as_ref().map(read).transpose()
+    fetch::one(conn, sqlx::query(SELECT_BY_HASH).bind(sha256), read).await
 }
 
 /// By id, within its tenant (`None`: the platform).
@@ -109,8 +110,7 @@ pub async fn by_hash(conn: &mut AnyConnection, sha256: &[u8]) -> Result<Option<A
 /// # Errors
 /// As the statement.
 pub async fn get(conn: &mut AnyConnection, tenant: Option<&str>, id: &str) -> Result<Option<ApiTokenRow>, StoreError> {
-    let query = sqlx::query(SELECT).bind(tenant.unwrap_or_default()).bind(id);
-    query.fetch_optional(conn).await?.as_ref().map(read).transpose()
+    fetch::one(conn, sqlx::query(SELECT).bind(tenant.unwrap_or_default()).bind(id), read).await
 }
 
 /// One page of a tenant's (`None`: the platform's), by id.
@@ -123,10 +123,8 @@ pub async fn list(
     page: &Page,
 ) -> Result<Paged<ApiTokenRow>, StoreError> {
     let tenant = tenant.unwrap_or_default();
-    let total = sqlx::query(COUNT).bind(tenant).fetch_one(&mut *conn).await?.uint("n")?;
-    let found = sqlx::query(SELECT_PAGE).bind(tenant).bind(page.after()).bind(page.fetch()).fetch_all(conn).await?;
-    let rows = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok(page.cut(rows, Some(total), |row| &row.id))
+    let (counted, rows) = (sqlx::query(COUNT).bind(tenant), sqlx::query(SELECT_PAGE).bind(tenant));
+    fetch::page(conn, page, counted, rows, read, |row| &row.id).await
 }
 
 /// Revokes one; false when it was before.
@@ -134,7 +132,7 @@ pub async fn list(
 /// # Errors
 /// As the statement.
 pub async fn revoke(conn: &mut AnyConnection, id: &str, now: i64) -> Result<bool, StoreError> {
-    Ok(sqlx::query(REVOKE).bind(id).bind(now).execute(conn).await?.rows_affected() == 1)
+    fetch::changed(conn, sqlx::query(REVOKE).bind(id).bind(now)).await
 }
 
 /// Notes a use, unless one was noted after `not_since`: a read must not write

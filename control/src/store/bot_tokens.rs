@@ -4,6 +4,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::error::StoreError;
+use super::fetch;
 use super::row::RowExt as _;
 
 macro_rules! columns {
@@ -20,6 +21,7 @@ const SELECT_USABLE: &str = concat!(
     " FROM bot_tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) ORDER BY id"
 );
 const REVOKE: &str = "UPDATE bot_tokens SET revoked_at = $3 WHERE bot_id = $1 AND id = $2 AND revoked_at IS NULL";
+const REVOKE_ALL: &str = "UPDATE bot_tokens SET revoked_at = $2 WHERE bot_id = $1 AND revoked_at IS NULL";
 const EXPIRE_ALL: &str = "UPDATE bot_tokens SET expires_at = $2 WHERE bot_id = $1 AND revoked_at IS NULL \
     AND (expires_at IS NULL OR expires_at > $2)";
 const COUNT_USABLE: &str = "SELECT COUNT(*) AS n FROM bot_tokens WHERE bot_id = $1 AND revoked_at IS NULL \
@@ -83,7 +85,7 @@ pub async fn insert(conn: &mut AnyConnection, row: &BotTokenRow) -> Result<(), S
 /// # Errors
 /// As the statement.
 pub async fn of_bot(conn: &mut AnyConnection, bot_id: &str) -> Result<Vec<BotTokenRow>, StoreError> {
-    sqlx::query(SELECT_OF_BOT).bind(bot_id).fetch_all(conn).await?.iter().map(read).collect()
+    fetch::all(conn, sqlx::query(SELECT_OF_BOT).bind(bot_id), read).await
 }
 
 /// Every token of every bot that is neither revoked nor expired at `now`.
@@ -91,7 +93,7 @@ pub async fn of_bot(conn: &mut AnyConnection, bot_id: &str) -> Result<Vec<BotTok
 /// # Errors
 /// As the statement.
 pub async fn usable(conn: &mut AnyConnection, now: i64) -> Result<Vec<BotTokenRow>, StoreError> {
-    sqlx::query(SELECT_USABLE).bind(now).fetch_all(conn).await?.iter().map(read).collect()
+    fetch::all(conn, sqlx::query(SELECT_USABLE).bind(now), read).await
 }
 
 /// How many of a bot's tokens are usable at `now`.
@@ -99,7 +101,7 @@ pub async fn usable(conn: &mut AnyConnection, now: i64) -> Result<Vec<BotTokenRo
 /// # Errors
 /// As the statement.
 pub async fn count_usable(conn: &mut AnyConnection, bot_id: &str, now: i64) -> Result<u64, StoreError> {
-    sqlx::query(COUNT_USABLE).bind(bot_id).bind(now).fetch_one(conn).await?.uint("n")
+    fetch::count(conn, sqlx::query(COUNT_USABLE).bind(bot_id).bind(now)).await
 }
 
 /// Revokes one; false when there is none or it was revoked before.
@@ -107,7 +109,7 @@ pub async fn count_usable(conn: &mut AnyConnection, bot_id: &str, now: i64) -> R
 /// # Errors
 /// As the statement.
 pub async fn revoke(conn: &mut AnyConnection, bot_id: &str, id: &str, now: i64) -> Result<bool, StoreError> {
-    Ok(sqlx::query(REVOKE).bind(bot_id).bind(id).bind(now).execute(conn).await?.rows_affected() == 1)
+    fetch::changed(conn, sqlx::query(REVOKE).bind(bot_id).bind(id).bind(now)).await
 }
 
 /// Makes every usable token of a bot end at `at` unless it ends before; says
@@ -117,4 +119,12 @@ pub async fn revoke(conn: &mut AnyConnection, bot_id: &str, id: &str, now: i64) 
 /// As the statement.
 pub async fn expire_all(conn: &mut AnyConnection, bot_id: &str, at: i64) -> Result<u64, StoreError> {
     Ok(sqlx::query(EXPIRE_ALL).bind(bot_id).bind(at).execute(conn).await?.rows_affected())
+}
+
+/// Revokes every token of a bot; says how many there were.
+///
+/// # Errors
+/// As the statement.
+pub async fn revoke_all(conn: &mut AnyConnection, bot_id: &str, now: i64) -> Result<u64, StoreError> {
+    Ok(sqlx::query(REVOKE_ALL).bind(bot_id).bind(now).execute(conn).await?.rows_affected())
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::any::{AnyArguments, AnyRow};
-use sqlx::query::Query;
-use sqlx::{Any, AnyConnection};
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 
 use super::error::StoreError;
+use super::fetch::{self, Statement};
 use super::page::{Page, Paged};
 use super::row::{RowExt as _, to_int, to_json};
 use super::types::{
@@ -174,7 +174,7 @@ fn read(row: &AnyRow) -> Result<BotRow, StoreError> {
 }
 
 /// `$1` to `$32`: the same for insert and update.
-fn bind_fields<'q>(sql: &'static str, row: &BotRow) -> Result<Query<'q, Any, AnyArguments>, StoreError> {
+fn bind_fields<'q>(sql: &'static str, row: &BotRow) -> Result<Statement<'q>, StoreError> {
     Ok(sqlx::query(sql)
         .bind(row.id.clone())
         .bind(row.tenant_id.clone())
@@ -224,8 +224,7 @@ pub async fn insert(conn: &mut AnyConnection, row: &BotRow) -> Result<(), StoreE
 /// # Errors
 /// As [`insert`].
 pub async fn update(conn: &mut AnyConnection, row: &BotRow) -> Result<bool, StoreError> {
-    let done = bind_fields(UPDATE, row)?.bind(to_int(row.version)).execute(conn).await?;
-    Ok(done.rows_affected() == 1)
+    fetch::changed(conn, bind_fields(UPDATE, row)?.bind(to_int(row.version))).await
 }
 
 /// Removes a bot with its tokens.
@@ -233,7 +232,7 @@ pub async fn update(conn: &mut AnyConnection, row: &BotRow) -> Result<bool, Stor
 /// # Errors
 /// As the statement.
 pub async fn delete(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
-    Ok(sqlx::query(DELETE).bind(id).execute(conn).await?.rows_affected() == 1)
+    fetch::changed(conn, sqlx::query(DELETE).bind(id)).await
 }
 
 /// By hostname, within its tenant.
@@ -241,7 +240,7 @@ pub async fn delete(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreErr
 /// # Errors
 /// As the statement.
 pub async fn get(conn: &mut AnyConnection, tenant_id: &str, hostname: &str) -> Result<Option<BotRow>, StoreError> {
-    sqlx::query(SELECT).bind(tenant_id).bind(hostname).fetch_optional(conn).await?.as_ref().map(read).transpose()
+    fetch::one(conn, sqlx::query(SELECT).bind(tenant_id).bind(hostname), read).await
 }
 
 /// Every bot of every tenant, by id.
@@ -249,7 +248,7 @@ pub async fn get(conn: &mut AnyConnection, tenant_id: &str, hostname: &str) -> R
 /// # Errors
 /// As the statement.
 pub async fn all(conn: &mut AnyConnection) -> Result<Vec<BotRow>, StoreError> {
-    sqlx::query(SELECT_ALL).fetch_all(conn).await?.iter().map(read).collect()
+    fetch::all(conn, sqlx::query(SELECT_ALL), read).await
 }
 
 /// What a list is narrowed to.
@@ -272,17 +271,9 @@ pub async fn list(
     page: &Page,
 ) -> Result<Paged<BotRow>, StoreError> {
     let (project, owner) = (filter.project_id.unwrap_or_default(), filter.owner.unwrap_or_default());
-    let counted = sqlx::query(COUNT).bind(tenant_id).bind(project).bind(owner).fetch_one(&mut *conn).await?;
-    let found = sqlx::query(SELECT_PAGE)
-        .bind(tenant_id)
-        .bind(project)
-        .bind(owner)
-        .bind(page.after())
-        .bind(page.fetch())
-        .fetch_all(conn)
-        .await?;
-    let rows = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok(page.cut(rows, Some(counted.uint("n")?), |row| &row.id))
+    let counted = sqlx::query(COUNT).bind(tenant_id).bind(project).bind(owner);
+    let rows = sqlx::query(SELECT_PAGE).bind(tenant_id).bind(project).bind(owner);
+    fetch::page(conn, page, counted, rows, read, |row| &row.id).await
 }
 
 /// How many bots of a tenant share a status and its two switches.
@@ -303,7 +294,6 @@ pub struct BotCount {
 /// # Errors
 /// As the statement.
 pub async fn stats(conn: &mut AnyConnection, tenant_id: &str) -> Result<Vec<BotCount>, StoreError> {
-    let found = sqlx::query(STATS).bind(tenant_id).fetch_all(conn).await?;
     let read = |row: &AnyRow| {
         Ok(BotCount {
             status: BotStatus::from_column("status", &row.text("status")?)?,
@@ -312,5 +302,5 @@ pub async fn stats(conn: &mut AnyConnection, tenant_id: &str) -> Result<Vec<BotC
             count: row.uint("n")?,
         })
     };
-    found.iter().map(read).collect()
+    fetch::all(conn, sqlx::query(STATS).bind(tenant_id), read).await
 }

@@ -15,6 +15,7 @@ pub mod db;
 mod dialect;
 pub mod enroll;
 pub mod error;
+mod fetch;
 pub mod idempotency;
 pub mod migrate;
 pub mod nodes;

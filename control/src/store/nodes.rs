@@ -4,6 +4,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::error::StoreError;
+use super::fetch;
 use super::row::RowExt as _;
 
 /// A node that enrolled.
@@ -69,6 +70,7 @@ pub struct StoredVersion {
 
 const SELECT_ONE: &str = "SELECT * FROM nodes WHERE id = $1";
 const SELECT_ALL: &str = "SELECT * FROM nodes WHERE revoked_at IS NULL ORDER BY id LIMIT $1";
+const REVOKE: &str = "UPDATE nodes SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
 const UPSERT: &str = "INSERT INTO nodes (id, name, public_key_sha256, sealed_sealing_key, certificate_expires_at, \
     software_version, instance_id, last_seen_at, spool_records, spool_bytes, spool_oldest_millis, inflight, \
     requests_total, created_at) VALUES ($1, $2, $3, $4, $5, $6, '', $7, 0, 0, 0, 0, 0, $7) \
@@ -85,7 +87,15 @@ const SAVE_STATE: &str = "UPDATE nodes SET software_version = $2, instance_id = 
 /// # Errors
 /// As the database answers; so for all functions here.
 pub async fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<NodeRow>, StoreError> {
-    sqlx::query(SELECT_ONE).bind(id).fetch_optional(conn).await?.as_ref().map(from_row).transpose()
+    fetch::one(conn, sqlx::query(SELECT_ONE).bind(id), from_row).await
+}
+
+/// Revokes a node; false when there is none or it was revoked before.
+///
+/// # Errors
+/// See [`find`].
+pub async fn revoke(conn: &mut AnyConnection, id: &str, now: i64) -> Result<bool, StoreError> {
+    fetch::changed(conn, sqlx::query(REVOKE).bind(id).bind(now)).await
 }
 
 /// All nodes that are not revoked, at most `limit`.
@@ -93,7 +103,7 @@ pub async fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<NodeRow>,
 /// # Errors
 /// See [`find`].
 pub async fn list(conn: &mut AnyConnection, limit: i64) -> Result<Vec<NodeRow>, StoreError> {
-    sqlx::query(SELECT_ALL).bind(limit).fetch_all(conn).await?.iter().map(from_row).collect()
+    fetch::all(conn, sqlx::query(SELECT_ALL).bind(limit), from_row).await
 }
 
 /// Stores identity and keys of a node, new or known; of its state only the

@@ -4,6 +4,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::error::StoreError;
+use super::fetch;
 use super::page::{Page, Paged};
 use super::row::{RowExt as _, to_int};
 
@@ -81,16 +82,14 @@ pub async fn insert(conn: &mut AnyConnection, row: &ProjectRow) -> Result<(), St
 /// # Errors
 /// `Conflict(ProjectSlug)`.
 pub async fn update(conn: &mut AnyConnection, row: &ProjectRow) -> Result<bool, StoreError> {
-    let done = sqlx::query(UPDATE)
+    let statement = sqlx::query(UPDATE)
         .bind(row.id.as_str())
         .bind(row.slug.as_str())
         .bind(row.name.as_str())
         .bind(row.description.as_str())
         .bind(row.updated_at)
-        .bind(to_int(row.version))
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+        .bind(to_int(row.version));
+    fetch::changed(conn, statement).await
 }
 
 /// Removes a project that nothing is bound to.
@@ -98,7 +97,7 @@ pub async fn update(conn: &mut AnyConnection, row: &ProjectRow) -> Result<bool, 
 /// # Errors
 /// `Reference` when a bot or key is bound to it.
 pub async fn delete(conn: &mut AnyConnection, tenant_id: &str, id: &str) -> Result<bool, StoreError> {
-    Ok(sqlx::query(DELETE).bind(tenant_id).bind(id).execute(conn).await?.rows_affected() == 1)
+    fetch::changed(conn, sqlx::query(DELETE).bind(tenant_id).bind(id)).await
 }
 
 /// By id, within its tenant.
@@ -106,7 +105,7 @@ pub async fn delete(conn: &mut AnyConnection, tenant_id: &str, id: &str) -> Resu
 /// # Errors
 /// As the statement.
 pub async fn get(conn: &mut AnyConnection, tenant_id: &str, id: &str) -> Result<Option<ProjectRow>, StoreError> {
-    sqlx::query(SELECT).bind(tenant_id).bind(id).fetch_optional(conn).await?.as_ref().map(read).transpose()
+    fetch::one(conn, sqlx::query(SELECT).bind(tenant_id).bind(id), read).await
 }
 
 /// Every project of every tenant, by id.
@@ -114,7 +113,7 @@ pub async fn get(conn: &mut AnyConnection, tenant_id: &str, id: &str) -> Result<
 /// # Errors
 /// As the statement.
 pub async fn all(conn: &mut AnyConnection) -> Result<Vec<ProjectRow>, StoreError> {
-    sqlx::query(SELECT_ALL).fetch_all(conn).await?.iter().map(read).collect()
+    fetch::all(conn, sqlx::query(SELECT_ALL), read).await
 }
 
 /// One page of a tenant's, by id.
@@ -122,8 +121,6 @@ pub async fn all(conn: &mut AnyConnection) -> Result<Vec<ProjectRow>, StoreError
 /// # Errors
 /// As the statements.
 pub async fn list(conn: &mut AnyConnection, tenant_id: &str, page: &Page) -> Result<Paged<ProjectRow>, StoreError> {
-    let total = sqlx::query(COUNT).bind(tenant_id).fetch_one(&mut *conn).await?.uint("n")?;
-    let found = sqlx::query(SELECT_PAGE).bind(tenant_id).bind(page.after()).bind(page.fetch()).fetch_all(conn).await?;
-    let rows = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok(page.cut(rows, Some(total), |row| &row.id))
+    let (counted, rows) = (sqlx::query(COUNT).bind(tenant_id), sqlx::query(SELECT_PAGE).bind(tenant_id));
+    fetch::page(conn, page, counted, rows, read, |row| &row.id).await
 }

@@ -1,10 +1,10 @@
 //! Provider keys. A row holds the secret only sealed; `vault` alone opens it.
 
-use sqlx::any::{AnyArguments, AnyRow};
-use sqlx::query::Query;
-use sqlx::{Any, AnyConnection};
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 
 use super::error::StoreError;
+use super::fetch::{self, Statement};
 use super::page::{Page, Paged};
 use super::row::{RowExt as _, to_int, to_json};
 use super::types::{KeyOptions, KeyStatus};
@@ -146,7 +146,7 @@ fn read(row: &AnyRow) -> Result<ProviderKeyRow, StoreError> {
 }
 
 /// `$1` to `$22`: the same for insert and update.
-fn bind_fields<'q>(sql: &'static str, row: &ProviderKeyRow) -> Result<Query<'q, Any, AnyArguments>, StoreError> {
+fn bind_fields<'q>(sql: &'static str, row: &ProviderKeyRow) -> Result<Statement<'q>, StoreError> {
     let sealed = row.sealed.as_ref();
     Ok(sqlx::query(sql)
         .bind(row.id.clone())
@@ -187,8 +187,7 @@ pub async fn insert(conn: &mut AnyConnection, row: &ProviderKeyRow) -> Result<()
 /// # Errors
 /// As [`insert`].
 pub async fn update(conn: &mut AnyConnection, row: &ProviderKeyRow) -> Result<bool, StoreError> {
-    let done = bind_fields(UPDATE, row)?.bind(to_int(row.version)).execute(conn).await?;
-    Ok(done.rows_affected() == 1)
+    fetch::changed(conn, bind_fields(UPDATE, row)?.bind(to_int(row.version))).await
 }
 
 /// Removes a key with its sealed secret.
@@ -196,7 +195,7 @@ pub async fn update(conn: &mut AnyConnection, row: &ProviderKeyRow) -> Result<bo
 /// # Errors
 /// As the statement.
 pub async fn delete(conn: &mut AnyConnection, tenant_id: &str, id: &str) -> Result<bool, StoreError> {
-    Ok(sqlx::query(DELETE).bind(tenant_id).bind(id).execute(conn).await?.rows_affected() == 1)
+    fetch::changed(conn, sqlx::query(DELETE).bind(tenant_id).bind(id)).await
 }
 
 /// By id, within its tenant.
@@ -204,7 +203,7 @@ pub async fn delete(conn: &mut AnyConnection, tenant_id: &str, id: &str) -> Resu
 /// # Errors
 /// As the statement.
 pub async fn get(conn: &mut AnyConnection, tenant_id: &str, id: &str) -> Result<Option<ProviderKeyRow>, StoreError> {
-    sqlx::query(SELECT).bind(tenant_id).bind(id).fetch_optional(conn).await?.as_ref().map(read).transpose()
+    fetch::one(conn, sqlx::query(SELECT).bind(tenant_id).bind(id), read).await
 }
 
 /// By vendor and label, within its tenant.
@@ -217,8 +216,7 @@ pub async fn by_label(
     vendor: &str,
     label: &str,
 ) -> Result<Option<ProviderKeyRow>, StoreError> {
-    let found = sqlx::query(SELECT_BY_LABEL).bind(tenant_id).bind(vendor).bind(label).fetch_optional(conn).await?;
-    found.as_ref().map(read).transpose()
+    fetch::one(conn, sqlx::query(SELECT_BY_LABEL).bind(tenant_id).bind(vendor).bind(label), read).await
 }
 
 /// Every key of every tenant, by id.
@@ -226,7 +224,7 @@ pub async fn by_label(
 /// # Errors
 /// As the statement.
 pub async fn all(conn: &mut AnyConnection) -> Result<Vec<ProviderKeyRow>, StoreError> {
-    sqlx::query(SELECT_ALL).fetch_all(conn).await?.iter().map(read).collect()
+    fetch::all(conn, sqlx::query(SELECT_ALL), read).await
 }
 
 /// What a list is narrowed to.
@@ -249,17 +247,9 @@ pub async fn list(
     page: &Page,
 ) -> Result<Paged<ProviderKeyRow>, StoreError> {
     let (vendor, project) = (filter.vendor.unwrap_or_default(), filter.project_id.unwrap_or_default());
-    let counted = sqlx::query(COUNT).bind(tenant_id).bind(vendor).bind(project).fetch_one(&mut *conn).await?;
-    let found = sqlx::query(SELECT_PAGE)
-        .bind(tenant_id)
-        .bind(vendor)
-        .bind(project)
-        .bind(page.after())
-        .bind(page.fetch())
-        .fetch_all(conn)
-        .await?;
-    let rows = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok(page.cut(rows, Some(counted.uint("n")?), |row| &row.id))
+    let counted = sqlx::query(COUNT).bind(tenant_id).bind(vendor).bind(project);
+    let rows = sqlx::query(SELECT_PAGE).bind(tenant_id).bind(vendor).bind(project);
+    fetch::page(conn, page, counted, rows, read, |row| &row.id).await
 }
 
 /// How many a tenant has.
@@ -267,7 +257,7 @@ pub async fn list(
 /// # Errors
 /// As the statement.
 pub async fn count(conn: &mut AnyConnection, tenant_id: &str) -> Result<u64, StoreError> {
-    sqlx::query(COUNT_OF_TENANT).bind(tenant_id).fetch_one(conn).await?.uint("n")
+    fetch::count(conn, sqlx::query(COUNT_OF_TENANT).bind(tenant_id)).await
 }
 
 /// How many of a tenant's keys are for a vendor; `default_url` counts only those
@@ -281,6 +271,5 @@ pub async fn count_of_vendor(
     vendor: &str,
     default_url: bool,
 ) -> Result<u64, StoreError> {
-    let query = sqlx::query(COUNT_OF_VENDOR).bind(tenant_id).bind(vendor).bind(i64::from(default_url));
-    query.fetch_one(conn).await?.uint("n")
+    fetch::count(conn, sqlx::query(COUNT_OF_VENDOR).bind(tenant_id).bind(vendor).bind(i64::from(default_url))).await
 }

@@ -4,6 +4,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::error::StoreError;
+use super::fetch;
 use super::page::{Page, Paged};
 use super::row::{RowExt as _, to_int};
 use super::types::TenantState;
@@ -83,17 +84,15 @@ pub async fn insert(conn: &mut AnyConnection, row: &TenantRow) -> Result<(), Sto
 /// # Errors
 /// `Conflict(TenantSlug)`.
 pub async fn update(conn: &mut AnyConnection, row: &TenantRow) -> Result<bool, StoreError> {
-    let done = sqlx::query(UPDATE)
+    let statement = sqlx::query(UPDATE)
         .bind(row.id.as_str())
         .bind(row.slug.as_str())
         .bind(row.name.as_str())
         .bind(row.state.as_str())
         .bind(row.time_zone.as_str())
         .bind(row.updated_at)
-        .bind(to_int(row.version))
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+        .bind(to_int(row.version));
+    fetch::changed(conn, statement).await
 }
 
 /// Removes a tenant that owns nothing.
@@ -101,7 +100,7 @@ pub async fn update(conn: &mut AnyConnection, row: &TenantRow) -> Result<bool, S
 /// # Errors
 /// `Reference` when it still owns something.
 pub async fn delete(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
-    Ok(sqlx::query(DELETE).bind(id).execute(conn).await?.rows_affected() == 1)
+    fetch::changed(conn, sqlx::query(DELETE).bind(id)).await
 }
 
 /// By id.
@@ -109,7 +108,7 @@ pub async fn delete(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreErr
 /// # Errors
 /// As the statement.
 pub async fn get(conn: &mut AnyConnection, id: &str) -> Result<Option<TenantRow>, StoreError> {
-    sqlx::query(SELECT).bind(id).fetch_optional(conn).await?.as_ref().map(read).transpose()
+    fetch::one(conn, sqlx::query(SELECT).bind(id), read).await
 }
 
 /// By slug.
@@ -117,7 +116,7 @@ pub async fn get(conn: &mut AnyConnection, id: &str) -> Result<Option<TenantRow>
 /// # Errors
 /// As the statement.
 pub async fn by_slug(conn: &mut AnyConnection, slug: &str) -> Result<Option<TenantRow>, StoreError> {
-    sqlx::query(SELECT_BY_SLUG).bind(slug).fetch_optional(conn).await?.as_ref().map(read).transpose()
+    fetch::one(conn, sqlx::query(SELECT_BY_SLUG).bind(slug), read).await
 }
 
 /// Every tenant, by id.
@@ -125,7 +124,7 @@ pub async fn by_slug(conn: &mut AnyConnection, slug: &str) -> Result<Option<Tena
 /// # Errors
 /// As the statement.
 pub async fn all(conn: &mut AnyConnection) -> Result<Vec<TenantRow>, StoreError> {
-    sqlx::query(SELECT_ALL).fetch_all(conn).await?.iter().map(read).collect()
+    fetch::all(conn, sqlx::query(SELECT_ALL), read).await
 }
 
 /// One page, by id.
@@ -133,8 +132,5 @@ pub async fn all(conn: &mut AnyConnection) -> Result<Vec<TenantRow>, StoreError>
 /// # Errors
 /// As the statements.
 pub async fn list(conn: &mut AnyConnection, page: &Page) -> Result<Paged<TenantRow>, StoreError> {
-    let total = sqlx::query(COUNT).fetch_one(&mut *conn).await?.uint("n")?;
-    let found = sqlx::query(SELECT_PAGE).bind(page.after()).bind(page.fetch()).fetch_all(conn).await?;
-    let rows = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok(page.cut(rows, Some(total), |row| &row.id))
+    fetch::page(conn, page, sqlx::query(COUNT), sqlx::query(SELECT_PAGE), read, |row| &row.id).await
 }

@@ -4,6 +4,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::error::StoreError;
+use super::fetch;
 use super::page::{Page, Paged};
 use super::row::{RowExt as _, to_int, to_json};
 
@@ -99,7 +100,7 @@ pub async fn insert(conn: &mut AnyConnection, row: &VendorRow) -> Result<(), Sto
 /// # Errors
 /// As the statement.
 pub async fn update(conn: &mut AnyConnection, row: &VendorRow) -> Result<bool, StoreError> {
-    let done = sqlx::query(UPDATE)
+    let statement = sqlx::query(UPDATE)
         .bind(row.id.as_str())
         .bind(row.title.as_str())
         .bind(row.base_url.as_str())
@@ -108,10 +109,8 @@ pub async fn update(conn: &mut AnyConnection, row: &VendorRow) -> Result<bool, S
         .bind(row.include_usage.as_str())
         .bind(to_json(&row.routes)?)
         .bind(row.updated_at)
-        .bind(to_int(row.version))
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+        .bind(to_int(row.version));
+    fetch::changed(conn, statement).await
 }
 
 /// Removes a vendor.
@@ -119,7 +118,7 @@ pub async fn update(conn: &mut AnyConnection, row: &VendorRow) -> Result<bool, S
 /// # Errors
 /// As the statement.
 pub async fn delete(conn: &mut AnyConnection, tenant_id: &str, slug: &str) -> Result<bool, StoreError> {
-    Ok(sqlx::query(DELETE).bind(tenant_id).bind(slug).execute(conn).await?.rows_affected() == 1)
+    fetch::changed(conn, sqlx::query(DELETE).bind(tenant_id).bind(slug)).await
 }
 
 /// By slug, within its tenant.
@@ -127,7 +126,7 @@ pub async fn delete(conn: &mut AnyConnection, tenant_id: &str, slug: &str) -> Re
 /// # Errors
 /// As the statement.
 pub async fn get(conn: &mut AnyConnection, tenant_id: &str, slug: &str) -> Result<Option<VendorRow>, StoreError> {
-    sqlx::query(SELECT).bind(tenant_id).bind(slug).fetch_optional(conn).await?.as_ref().map(read).transpose()
+    fetch::one(conn, sqlx::query(SELECT).bind(tenant_id).bind(slug), read).await
 }
 
 /// Every vendor of every tenant, by id.
@@ -135,7 +134,7 @@ pub async fn get(conn: &mut AnyConnection, tenant_id: &str, slug: &str) -> Resul
 /// # Errors
 /// As the statement.
 pub async fn all(conn: &mut AnyConnection) -> Result<Vec<VendorRow>, StoreError> {
-    sqlx::query(SELECT_ALL).fetch_all(conn).await?.iter().map(read).collect()
+    fetch::all(conn, sqlx::query(SELECT_ALL), read).await
 }
 
 /// One page of a tenant's, by id.
@@ -143,10 +142,8 @@ pub async fn all(conn: &mut AnyConnection) -> Result<Vec<VendorRow>, StoreError>
 /// # Errors
 /// As the statements.
 pub async fn list(conn: &mut AnyConnection, tenant_id: &str, page: &Page) -> Result<Paged<VendorRow>, StoreError> {
-    let total = sqlx::query(COUNT).bind(tenant_id).fetch_one(&mut *conn).await?.uint("n")?;
-    let found = sqlx::query(SELECT_PAGE).bind(tenant_id).bind(page.after()).bind(page.fetch()).fetch_all(conn).await?;
-    let rows = found.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok(page.cut(rows, Some(total), |row| &row.id))
+    let (counted, rows) = (sqlx::query(COUNT).bind(tenant_id), sqlx::query(SELECT_PAGE).bind(tenant_id));
+    fetch::page(conn, page, counted, rows, read, |row| &row.id).await
 }
 
 /// How many a tenant has.
@@ -154,5 +151,5 @@ pub async fn list(conn: &mut AnyConnection, tenant_id: &str, page: &Page) -> Res
 /// # Errors
 /// As the statement.
 pub async fn count(conn: &mut AnyConnection, tenant_id: &str) -> Result<u64, StoreError> {
-    sqlx::query(COUNT).bind(tenant_id).fetch_one(conn).await?.uint("n")
+    fetch::count(conn, sqlx::query(COUNT).bind(tenant_id)).await
 }

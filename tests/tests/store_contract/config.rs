@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clawgate_control::domain::bots::{self, BotFields, Drive};
 use clawgate_control::domain::provider_keys::{self, NewProviderKey, ProviderKeyPatch, SecretText};
 use clawgate_control::domain::{
-    Caller, Domain, DomainError, Permission, Principal, Role, bootstrap, projects, tenants, vendors,
+    Caller, Domain, DomainError, Permission, Principal, Role, projects, tenants, vendors,
 };
 use clawgate_control::store::audit::{self as audit_store, AuditFilter, ChainReport};
 use clawgate_control::store::bots::{BotFilter, Limits};
@@ -374,24 +374,6 @@ async fn refused_bots(domain: &Domain, admin: &Caller, tenant_id: &str) {
     assert_eq!(fields, wanted);
     let reserved = bots::create(domain, admin, tenant_id, "stats".into(), BotFields::default()).await;
     assert_eq!(broken(reserved), [("hostname".to_owned(), "reserved")]);
-}
-
-pub async fn demo(domain: &Domain) {
-    let mock = "http://127.0.0.1:9001";
-    let first = bootstrap::ensure_demo(domain, mock, None).await.expect("makes the demo");
-    assert!(first.minted && first.revision.is_some());
-    let second = bootstrap::ensure_demo(domain, mock, Some(&first.token)).await.expect("finds the demo");
-    assert!(!second.minted && second.revision.is_none() && *second.token == *first.token);
-    let third = bootstrap::ensure_demo(domain, "http://127.0.0.1:9002/", None).await.expect("the mock moved");
-    assert!(third.minted && *third.token != *first.token);
-    let mut conn = domain.db.read().await.expect("reads");
-    let keys = store::provider_keys::list(&mut conn, &third.tenant.id, KeyFilter::default(), &Page::default()).await;
-    let keys = keys.expect("lists").rows;
-    assert_eq!(keys.len(), 3);
-    assert!(keys.iter().all(|key| key.origin == "http://127.0.0.1:9002"), "{keys:?}");
-    drop(conn);
-    let elsewhere = bootstrap::ensure_demo(domain, "http://192.168.0.9:9001", None).await;
-    assert_eq!(broken(elsewhere), [("base_url".to_owned(), "not_allowed")]);
 }
 
 /// The last chapter: everything above is in the audit log, chained and without

@@ -19,7 +19,7 @@ use super::change::{Change, Target, check_version, check_written};
 use super::error::conflict;
 use super::{Caller, Domain, DomainError, Done, Permission};
 use crate::store::bots::{self, BotRow, Limits};
-use crate::store::tenants;
+use crate::store::{bot_tokens, tenants};
 use crate::store::tombstones::{self, Tombstone};
 use crate::store::types::{Adapter, BotStatus, DesiredState};
 
@@ -93,8 +93,6 @@ pub enum Drive {
     Stop,
     /// Down and up again.
     Restart,
-    /// Down at once, and every stream of it ends.
-    Kill,
 }
 
 impl Drive {
@@ -103,7 +101,6 @@ impl Drive {
             Self::Start => "bot.start",
             Self::Stop => "bot.stop",
             Self::Restart => "bot.restart",
-            Self::Kill => "bot.kill",
         }
     }
 }
@@ -204,10 +201,32 @@ pub async fn drive(
     }
     row.desired_state = match verb {
         Drive::Start | Drive::Restart => DesiredState::Running,
-        Drive::Stop | Drive::Kill => DesiredState::Stopped,
+        Drive::Stop => DesiredState::Stopped,
     };
     write(&mut change, &mut row).await?;
     change.audit(caller, verb.action(), target(&row), json!({"hostname": row.hostname})).await?;
+    change.publish(row).await
+}
+
+/// Takes away every token of a bot, so that its streams end and no request is
+/// served, and wants it down when we run it. A new token lets it back in.
+///
+/// # Errors
+/// Needs `bot.write`, or `bot.write_own` on an own one.
+pub async fn kill(
+    domain: &Domain,
+    caller: &Caller,
+    (tenant_id, hostname): (&str, &str),
+) -> Result<Done<BotRow>, DomainError> {
+    let mut change = Change::begin(domain).await?;
+    let mut row = find(&mut change, caller, tenant_id, hostname).await?;
+    let revoked = bot_tokens::revoke_all(&mut change, &row.id, clock::now_micros()).await?;
+    if row.adapter != Adapter::External {
+        row.desired_state = DesiredState::Stopped;
+    }
+    write(&mut change, &mut row).await?;
+    let detail = json!({"hostname": row.hostname, "tokens_revoked": revoked});
+    change.audit(caller, "bot.kill", target(&row), detail).await?;
     change.publish(row).await
 }
 

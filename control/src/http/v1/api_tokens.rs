@@ -139,13 +139,10 @@ pub async fn create(
     let (at, caller, place) = (app.clone(), who.caller.clone(), tenant_id.clone());
     let work = async move {
         let done = domain::create(&at.domain, &caller, place.as_deref(), new).await?;
-        let (minted, revision) = at.committed(done);
-        let view = ApiTokenView::new(minted.row, Some(minted.text.to_string()));
-        Ok(Outcome::created(&view)?.revision(revision))
+        at.outcome(done, |minted| Outcome::minted(&ApiTokenView::new(minted.row, Some(minted.text.to_string()))))
     };
     let asker = Asker { tenant_id: tenant_id.as_deref().unwrap_or_default(), ..who.asker() };
-    let done = key.once(&app, asker, &bytes, work).await?;
-    Ok(app.answer(prefer, done).await)
+    key.create(&app, asker, &bytes, prefer, work).await
 }
 
 /// `DELETE /api-tokens/{id}`

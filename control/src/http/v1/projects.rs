@@ -72,11 +72,14 @@ pub struct PatchProject {
     pub description: Option<String>,
 }
 
-fn outcome(created: bool, row: ProjectRow, revision: Option<u64>) -> Result<Outcome, Problem> {
-    let (version, at) = (row.version, format!("/api/v1/projects/{}", row.id));
-    let view = ProjectView::from(row);
-    let outcome = if created { Outcome::created(&view)?.at(at) } else { Outcome::changed(&view)? };
-    Ok(outcome.version(version).revision(revision))
+fn current(row: ProjectRow) -> Result<Outcome, Problem> {
+    let version = row.version;
+    Outcome::current(&ProjectView::from(row), version)
+}
+
+fn created(row: ProjectRow) -> Result<Outcome, Problem> {
+    let at = format!("/api/v1/projects/{}", row.id);
+    Ok(current(row)?.created_at(at))
 }
 
 /// `GET /projects`
@@ -95,7 +98,7 @@ pub async fn list(
 pub async fn get(State(app): State<App>, inside: InTenant, UrlPath(id): UrlPath<String>) -> Result<Response, Problem> {
     inside.require(Permission::CatalogueRead)?;
     let row = projects::get(&mut *app.read().await?, &inside.tenant.id, &id).await?;
-    Ok(outcome(false, row.ok_or(Problem::not_found("project"))?, None)?.into_response())
+    Ok(current(row.ok_or(Problem::not_found("project"))?)?.into_response())
 }
 
 /// `POST /projects`
@@ -111,11 +114,9 @@ pub async fn create(
     let (at, within) = (app.clone(), inside.clone());
     let work = async move {
         let done = domain::create(&at.domain, &within.caller, &within.tenant.id, new).await?;
-        let (row, revision) = at.committed(done);
-        outcome(true, row, revision)
+        at.outcome(done, created)
     };
-    let done = key.once(&app, inside.asker(), &bytes, work).await?;
-    Ok(app.answer(prefer, done).await)
+    key.create(&app, inside.asker(), &bytes, prefer, work).await
 }
 
 /// `PATCH /projects/{id}`
@@ -131,8 +132,7 @@ pub async fn update(
     let patch = ProjectPatch { slug, name, description };
     let place = (inside.tenant.id.as_str(), id.as_str());
     let done = domain::update(&app.domain, &inside.caller, place, patch, if_match.version()?).await?;
-    let (row, revision) = app.committed(done);
-    Ok(app.answer(prefer, outcome(false, row, revision)?).await)
+    app.changed(prefer, done, current).await
 }
 
 /// `DELETE /projects/{id}`
@@ -145,6 +145,5 @@ pub async fn delete(
 ) -> Result<Response, Problem> {
     let place = (inside.tenant.id.as_str(), id.as_str());
     let done = domain::delete(&app.domain, &inside.caller, place, if_match.version()?).await?;
-    let ((), revision) = app.committed(done);
-    Ok(app.answer(prefer, Outcome::gone().revision(revision)).await)
+    Ok(app.gone(prefer, done).await)
 }

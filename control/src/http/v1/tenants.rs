@@ -96,11 +96,14 @@ async fn find(app: &App, principal: &Principal, name: &str) -> Result<TenantRow,
     Ok(row)
 }
 
-fn outcome(created: bool, row: TenantRow, revision: Option<u64>) -> Result<Outcome, Problem> {
-    let (version, at) = (row.version, format!("/api/v1/tenants/{}", row.id));
-    let view = TenantView::from(row);
-    let outcome = if created { Outcome::created(&view)?.at(at) } else { Outcome::changed(&view)? };
-    Ok(outcome.version(version).revision(revision))
+fn current(row: TenantRow) -> Result<Outcome, Problem> {
+    let version = row.version;
+    Outcome::current(&TenantView::from(row), version)
+}
+
+fn created(row: TenantRow) -> Result<Outcome, Problem> {
+    let at = format!("/api/v1/tenants/{}", row.id);
+    Ok(current(row)?.created_at(at))
 }
 
 /// `GET /tenants`
@@ -122,7 +125,7 @@ pub async fn list(
 /// `GET /tenants/{id}`
 pub async fn get(State(app): State<App>, who: Who, UrlPath(id): UrlPath<String>) -> Result<Response, Problem> {
     let row = find(&app, &who.caller.principal, &id).await?;
-    Ok(outcome(false, row, None)?.into_response())
+    Ok(current(row)?.into_response())
 }
 
 /// `POST /tenants`
@@ -137,11 +140,9 @@ pub async fn create(
     let new = NewTenant { slug, name, time_zone, suspended: suspended.unwrap_or(false) };
     let (at, caller) = (app.clone(), who.caller.clone());
     let work = async move {
-        let (row, revision) = at.committed(domain::create(&at.domain, &caller, new).await?);
-        outcome(true, row, revision)
+        at.outcome(domain::create(&at.domain, &caller, new).await?, created)
     };
-    let done = key.once(&app, who.asker(), &bytes, work).await?;
-    Ok(app.answer(prefer, done).await)
+    key.create(&app, who.asker(), &bytes, prefer, work).await
 }
 
 /// `PATCH /tenants/{id}`
@@ -157,8 +158,7 @@ pub async fn update(
     let patch = TenantPatch { slug, name, time_zone, suspended };
     let id = find(&app, &who.caller.principal, &id).await?.id;
     let done = domain::update(&app.domain, &who.caller, &id, patch, if_match.version()?).await?;
-    let (row, revision) = app.committed(done);
-    Ok(app.answer(prefer, outcome(false, row, revision)?).await)
+    app.changed(prefer, done, current).await
 }
 
 /// `DELETE /tenants/{id}`
@@ -171,6 +171,5 @@ pub async fn delete(
 ) -> Result<Response, Problem> {
     let id = find(&app, &who.caller.principal, &id).await?.id;
     let done = domain::delete(&app.domain, &who.caller, &id, if_match.version()?).await?;
-    let ((), revision) = app.committed(done);
-    Ok(app.answer(prefer, Outcome::gone().revision(revision)).await)
+    Ok(app.gone(prefer, done).await)
 }

@@ -175,11 +175,14 @@ pub struct PatchVendor {
     pub routes: Option<Vec<String>>,
 }
 
-fn outcome(created: bool, row: VendorRow, revision: Option<u64>) -> Result<Outcome, Problem> {
-    let (version, at) = (row.version, format!("/api/v1/vendors/{}", row.slug));
-    let view = VendorView::from(row);
-    let outcome = if created { Outcome::created(&view)?.at(at) } else { Outcome::changed(&view)? };
-    Ok(outcome.version(version).revision(revision))
+fn current(row: VendorRow) -> Result<Outcome, Problem> {
+    let version = row.version;
+    Outcome::current(&VendorView::from(row), version)
+}
+
+fn created(row: VendorRow) -> Result<Outcome, Problem> {
+    let at = format!("/api/v1/vendors/{}", row.slug);
+    Ok(current(row)?.created_at(at))
 }
 
 /// `GET /vendors`: the first page begins with the whole catalogue; its rows do
@@ -212,7 +215,7 @@ pub async fn get(
         return Ok(Json(VendorView::from(vendor)).into_response());
     }
     let row = vendors::get(&mut *app.read().await?, &inside.tenant.id, &slug).await?;
-    Ok(outcome(false, row.ok_or(Problem::not_found("vendor"))?, None)?.into_response())
+    Ok(current(row.ok_or(Problem::not_found("vendor"))?)?.into_response())
 }
 
 /// `POST /vendors`
@@ -228,11 +231,9 @@ pub async fn create(
     let (at, within) = (app.clone(), inside.clone());
     let work = async move {
         let done = domain::create(&at.domain, &within.caller, &within.tenant.id, new).await?;
-        let (row, revision) = at.committed(done);
-        outcome(true, row, revision)
+        at.outcome(done, created)
     };
-    let done = key.once(&app, inside.asker(), &bytes, work).await?;
-    Ok(app.answer(prefer, done).await)
+    key.create(&app, inside.asker(), &bytes, prefer, work).await
 }
 
 /// `PATCH /vendors/{slug}`
@@ -248,8 +249,7 @@ pub async fn update(
     let patch = VendorPatch { title, base_url, auth, dialect, include_usage, routes };
     let place = (inside.tenant.id.as_str(), slug.as_str());
     let done = domain::update(&app.domain, &inside.caller, place, patch, if_match.version()?).await?;
-    let (row, revision) = app.committed(done);
-    Ok(app.answer(prefer, outcome(false, row, revision)?).await)
+    app.changed(prefer, done, current).await
 }
 
 /// `DELETE /vendors/{slug}`
@@ -262,6 +262,5 @@ pub async fn delete(
 ) -> Result<Response, Problem> {
     let place = (inside.tenant.id.as_str(), slug.as_str());
     let done = domain::delete(&app.domain, &inside.caller, place, if_match.version()?).await?;
-    let ((), revision) = app.committed(done);
-    Ok(app.answer(prefer, Outcome::gone().revision(revision)).await)
+    Ok(app.gone(prefer, done).await)
 }

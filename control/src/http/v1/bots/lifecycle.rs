@@ -3,68 +3,65 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::outcome;
+use super::current;
 use crate::domain::bots::{self as domain, Drive};
+use crate::domain::{DomainError, Done};
 use crate::http::auth::InTenant;
 use crate::http::body::UrlPath;
 use crate::http::problem::Problem;
 use crate::http::rollout::Prefer;
 use crate::http::state::App;
+use crate::store::bots::BotRow;
 
-async fn drive(app: App, inside: InTenant, hostname: &str, prefer: Prefer, verb: Drive) -> Result<Response, Problem> {
-    let done = domain::drive(&app.domain, &inside.caller, (&inside.tenant.id, hostname), verb).await?;
-    let (row, revision) = app.committed(done);
-    Ok(app.answer(prefer, outcome(&app, row, revision)?).await)
+/// What every verb here takes.
+type Request = (State<App>, InTenant, UrlPath<String>, Prefer);
+
+async fn answer(app: App, prefer: Prefer, done: Result<Done<BotRow>, DomainError>) -> Result<Response, Problem> {
+    app.changed(prefer, done?, |row| current(&app, row)).await
 }
 
-async fn set_suspended(
-    app: App,
-    inside: InTenant,
-    hostname: &str,
-    prefer: Prefer,
-    suspended: bool,
-) -> Result<Response, Problem> {
-    let done = domain::suspend(&app.domain, &inside.caller, (&inside.tenant.id, hostname), suspended).await?;
-    let (row, revision) = app.committed(done);
-    Ok(app.answer(prefer, outcome(&app, row, revision)?).await)
+async fn drive((State(app), inside, UrlPath(hostname), prefer): Request, verb: Drive) -> Result<Response, Problem> {
+    let done = domain::drive(&app.domain, &inside.caller, (&inside.tenant.id, &hostname), verb).await;
+    answer(app, prefer, done).await
+}
+
+async fn set_suspended((State(app), inside, UrlPath(hostname), prefer): Request, on: bool) -> Result<Response, Problem> {
+    let done = domain::suspend(&app.domain, &inside.caller, (&inside.tenant.id, &hostname), on).await;
+    answer(app, prefer, done).await
 }
 
 /// `POST /bots/{hostname}/start`
-pub async fn start(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(hostname): UrlPath<String>,
-    prefer: Prefer,
-) -> Result<Response, Problem> {
-    drive(app, inside, &hostname, prefer, Drive::Start).await
+pub async fn start(app: State<App>, of: InTenant, bot: UrlPath<String>, prefer: Prefer) -> Result<Response, Problem> {
+    drive((app, of, bot, prefer), Drive::Start).await
 }
 
 /// `POST /bots/{hostname}/stop`
-pub async fn stop(
+pub async fn stop(app: State<App>, of: InTenant, bot: UrlPath<String>, prefer: Prefer) -> Result<Response, Problem> {
+    drive((app, of, bot, prefer), Drive::Stop).await
+}
+
+/// `POST /bots/{hostname}/restart`
+pub async fn restart(app: State<App>, of: InTenant, bot: UrlPath<String>, prefer: Prefer) -> Result<Response, Problem> {
+    drive((app, of, bot, prefer), Drive::Restart).await
+}
+
+/// `POST /bots/{hostname}/kill`
+pub async fn kill(
     State(app): State<App>,
-    inside: InTenant,
+    of: InTenant,
     UrlPath(hostname): UrlPath<String>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
-    drive(app, inside, &hostname, prefer, Drive::Stop).await
+    let done = domain::kill(&app.domain, &of.caller, (&of.tenant.id, &hostname)).await;
+    answer(app, prefer, done).await
 }
 
 /// `POST /bots/{hostname}/suspend`
-pub async fn suspend(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(hostname): UrlPath<String>,
-    prefer: Prefer,
-) -> Result<Response, Problem> {
-    set_suspended(app, inside, &hostname, prefer, true).await
+pub async fn suspend(app: State<App>, of: InTenant, bot: UrlPath<String>, prefer: Prefer) -> Result<Response, Problem> {
+    set_suspended((app, of, bot, prefer), true).await
 }
 
 /// `POST /bots/{hostname}/resume`
-pub async fn resume(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(hostname): UrlPath<String>,
-    prefer: Prefer,
-) -> Result<Response, Problem> {
-    set_suspended(app, inside, &hostname, prefer, false).await
+pub async fn resume(app: State<App>, of: InTenant, bot: UrlPath<String>, prefer: Prefer) -> Result<Response, Problem> {
+    set_suspended((app, of, bot, prefer), false).await
 }

@@ -34,8 +34,7 @@ pub struct BotsQuery {
 }
 
 /// A bot as it is now.
-fn outcome(app: &App, row: BotRow, revision: Option<u64>) -> Result<Outcome, Problem> {
+fn current(app: &App, row: BotRow) -> Result<Outcome, Problem> {
     let version = row.version;
-    let view = BotView::new(row, &app.public_url, None);
-    Ok(Outcome::changed(&view)?.version(version).revision(revision))
+    Outcome::current(&BotView::new(row, &app.public_url, None), version)
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::views::{BotStats, BotView};
-use super::{BotsQuery, outcome};
+use super::{BotsQuery, current};
 use crate::domain::Permission;
 use crate::http::auth::InTenant;
 use crate::http::body::{StrictQuery, UrlPath};
@@ -35,7 +35,7 @@ pub async fn get(
 ) -> Result<Response, Problem> {
     inside.require(Permission::BotRead)?;
     let row = bots::get(&mut *app.read().await?, &inside.tenant.id, &hostname).await?;
-    Ok(outcome(&app, row.ok_or(Problem::not_found("bot"))?, None)?.into_response())
+    Ok(current(&app, row.ok_or(Problem::not_found("bot"))?)?.into_response())
 }
 
 /// `GET /bots/stats`

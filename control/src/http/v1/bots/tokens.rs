@@ -22,9 +22,8 @@ use crate::store::{bot_tokens, bots};
 /// How long old tokens still work after a rotation unless told otherwise.
 const OVERLAP_SECONDS: u32 = 600;
 
-fn minted(token: MintedBotToken, revision: Option<u64>) -> Result<Outcome, Problem> {
-    let view = BotTokenView::new(token.row, Some(token.text.to_string()));
-    Ok(Outcome::created(&view)?.revision(revision))
+fn minted(token: MintedBotToken) -> Result<Outcome, Problem> {
+    Outcome::minted(&BotTokenView::new(token.row, Some(token.text.to_string())))
 }
 
 /// `GET /bots/{hostname}/tokens`
@@ -53,11 +52,9 @@ pub async fn create(
     let (at, within) = (app.clone(), inside.clone());
     let work = async move {
         let place = (within.tenant.id.as_str(), hostname.as_str());
-        let (token, revision) = at.committed(domain::mint_token(&at.domain, &within.caller, place, new).await?);
-        minted(token, revision)
+        at.outcome(domain::mint_token(&at.domain, &within.caller, place, new).await?, minted)
     };
-    let done = key.once(&app, inside.asker(), &bytes, work).await?;
-    Ok(app.answer(prefer, done).await)
+    key.create(&app, inside.asker(), &bytes, prefer, work).await
 }
 
 /// `POST /bots/{hostname}/token`
@@ -73,11 +70,9 @@ pub async fn rotate(
     let (at, within) = (app.clone(), inside.clone());
     let work = async move {
         let place = (within.tenant.id.as_str(), hostname.as_str());
-        let (token, revision) = at.committed(domain::rotate_token(&at.domain, &within.caller, place, overlap).await?);
-        minted(token, revision)
+        at.outcome(domain::rotate_token(&at.domain, &within.caller, place, overlap).await?, minted)
     };
-    let done = key.once(&app, inside.asker(), &bytes, work).await?;
-    Ok(app.answer(prefer, done).await)
+    key.create(&app, inside.asker(), &bytes, prefer, work).await
 }
 
 /// `DELETE /bots/{hostname}/tokens/{id}`
@@ -88,6 +83,6 @@ pub async fn delete(
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let place = (inside.tenant.id.as_str(), hostname.as_str());
-    let ((), revision) = app.committed(domain::delete_token(&app.domain, &inside.caller, place, &id).await?);
-    Ok(app.answer(prefer, Outcome::gone().revision(revision)).await)
+    let done = domain::delete_token(&app.domain, &inside.caller, place, &id).await?;
+    Ok(app.gone(prefer, done).await)
 }

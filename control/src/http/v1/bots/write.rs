@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::outcome;
+use super::current;
 use super::requests::{CreateBot, LimitsBody, PatchBot};
 use super::views::BotView;
-use crate::domain::bots::{self as domain, BotFields};
+use crate::domain::bots::{self as domain, BotFields, CreatedBot};
 use crate::http::auth::InTenant;
 use crate::http::body::{StrictJson, UrlPath};
 use crate::http::etag::IfMatch;
@@ -90,13 +90,13 @@ pub async fn create(
     let (at, within) = (app.clone(), inside.clone());
     let work = async move {
         let done = domain::create(&at.domain, &within.caller, &within.tenant.id, hostname, fields).await?;
-        let (created, revision) = at.committed(done);
-        let (version, place) = (created.bot.version, format!("/api/v1/bots/{}", created.bot.hostname));
-        let view = BotView::new(created.bot, &at.public_url, Some(created.token.text.to_string()));
-        Ok(Outcome::created(&view)?.at(place).version(version).revision(revision))
+        at.outcome(done, |CreatedBot { bot, token }| {
+            let (version, place) = (bot.version, format!("/api/v1/bots/{}", bot.hostname));
+            let view = BotView::new(bot, &at.public_url, Some(token.text.to_string()));
+            Ok(Outcome::current(&view, version)?.created_at(place))
+        })
     };
-    let done = key.once(&app, inside.asker(), &bytes, work).await?;
-    Ok(app.answer(prefer, done).await)
+    key.create(&app, inside.asker(), &bytes, prefer, work).await
 }
 
 /// `PATCH /bots/{hostname}`
@@ -111,8 +111,7 @@ pub async fn update(
     let place = (inside.tenant.id.as_str(), hostname.as_str());
     let fields = patch_fields(value);
     let done = domain::update(&app.domain, &inside.caller, place, fields, if_match.version()?).await?;
-    let (row, revision) = app.committed(done);
-    Ok(app.answer(prefer, outcome(&app, row, revision)?).await)
+    app.changed(prefer, done, |row| current(&app, row)).await
 }
 
 /// `DELETE /bots/{hostname}`
@@ -125,6 +124,5 @@ pub async fn delete(
 ) -> Result<Response, Problem> {
     let place = (inside.tenant.id.as_str(), hostname.as_str());
     let done = domain::delete(&app.domain, &inside.caller, place, if_match.version()?).await?;
-    let ((), revision) = app.committed(done);
-    Ok(app.answer(prefer, Outcome::gone().revision(revision)).await)
+    Ok(app.gone(prefer, done).await)
 }

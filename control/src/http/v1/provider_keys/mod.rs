@@ -30,9 +30,12 @@ pub struct KeysQuery {
     project_id: Option<String>,
 }
 
-fn outcome(created: bool, row: ProviderKeyRow, revision: Option<u64>) -> Result<Outcome, Problem> {
-    let (version, at) = (row.version, format!("/api/v1/provider-keys/{}", row.id));
-    let view = ProviderKeyView::from(row);
-    let outcome = if created { Outcome::created(&view)?.at(at) } else { Outcome::changed(&view)? };
-    Ok(outcome.version(version).revision(revision))
+fn current(row: ProviderKeyRow) -> Result<Outcome, Problem> {
+    let version = row.version;
+    Outcome::current(&ProviderKeyView::from(row), version)
+}
+
+fn created(row: ProviderKeyRow) -> Result<Outcome, Problem> {
+    let at = format!("/api/v1/provider-keys/{}", row.id);
+    Ok(current(row)?.created_at(at))
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::views::{ProviderKeyHealth, ProviderKeyView};
-use super::{KeysQuery, outcome};
+use super::{KeysQuery, current};
 use crate::domain::Permission;
 use crate::http::auth::InTenant;
 use crate::http::body::{StrictQuery, UrlPath};
@@ -44,5 +44,5 @@ pub async fn health(
 pub async fn get(State(app): State<App>, inside: InTenant, UrlPath(id): UrlPath<String>) -> Result<Response, Problem> {
     inside.require(Permission::KeyRead)?;
     let row = provider_keys::get(&mut *app.read().await?, &inside.tenant.id, &id).await?;
-    Ok(outcome(false, row.ok_or(Problem::not_found("provider key"))?, None)?.into_response())
+    Ok(current(row.ok_or(Problem::not_found("provider key"))?)?.into_response())
 }

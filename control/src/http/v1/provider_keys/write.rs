@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::outcome;
+use super::{created, current};
 use super::requests::{CreateProviderKey, PatchProviderKey, RotateProviderKey, SecretText};
 use crate::domain::provider_keys::{self as domain, NewProviderKey, ProviderKeyPatch};
 use crate::http::auth::InTenant;
@@ -46,11 +46,9 @@ pub async fn create(
     let (at, within) = (app.clone(), inside.clone());
     let work = async move {
         let done = domain::create(&at.domain, &within.caller, &within.tenant.id, new).await?;
-        let (row, revision) = at.committed(done);
-        outcome(true, row, revision)
+        at.outcome(done, created)
     };
-    let done = key.once(&app, inside.asker(), &bytes, work).await?;
-    Ok(app.answer(prefer, done).await)
+    key.create(&app, inside.asker(), &bytes, prefer, work).await
 }
 
 /// `PATCH /provider-keys/{id}`
@@ -76,8 +74,7 @@ pub async fn update(
     };
     let place = (inside.tenant.id.as_str(), id.as_str());
     let done = domain::update(&app.domain, &inside.caller, place, patch, if_match.version()?).await?;
-    let (row, revision) = app.committed(done);
-    Ok(app.answer(prefer, outcome(false, row, revision)?).await)
+    app.changed(prefer, done, current).await
 }
 
 /// `POST /provider-keys/{id}/rotate`
@@ -92,8 +89,7 @@ pub async fn rotate(
     let place = (inside.tenant.id.as_str(), id.as_str());
     let version = if_match.version()?;
     let done = domain::rotate(&app.domain, &inside.caller, place, value.secret.into(), version).await?;
-    let (row, revision) = app.committed(done);
-    Ok(app.answer(prefer, outcome(false, row, revision)?).await)
+    app.changed(prefer, done, current).await
 }
 
 /// `DELETE /provider-keys/{id}`
@@ -106,6 +102,5 @@ pub async fn delete(
 ) -> Result<Response, Problem> {
     let place = (inside.tenant.id.as_str(), id.as_str());
     let done = domain::delete(&app.domain, &inside.caller, place, if_match.version()?).await?;
-    let ((), revision) = app.committed(done);
-    Ok(app.answer(prefer, Outcome::gone().revision(revision)).await)
+    Ok(app.gone(prefer, done).await)
 }
