@@ -152,6 +152,25 @@ impl PrivateUpstreams {
         verdict
     }
 
+    /// The first of an origin's addresses that may be connected to.
+    ///
+    /// # Errors
+    /// Why the last one may not; `None`: there are none.
+    pub fn choose(
+        &self,
+        origin: &Origin,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<SocketAddr, Option<Denial>> {
+        let mut denial = None;
+        for address in addresses {
+            match self.connect_verdict(origin, address.ip()) {
+                Verdict::Allowed => return Ok(address),
+                Verdict::Denied(why) => denial = Some(why),
+            }
+        }
+        Err(denial)
+    }
+
     /// What can be said of an origin before any name is resolved; the proxy
     /// asks [`Self::connect_verdict`] later.
     #[must_use]

@@ -57,6 +57,12 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
+    /// The address that the host is without any resolver.
+    #[must_use]
+    pub fn literal(&self) -> Option<std::net::IpAddr> {
+        self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    }
+
     /// `host` or `host:port` as a `Host` header wants it: the scheme's default
     /// port is left out.
     #[must_use]

@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod bots;
 mod change;
 pub mod error;
+pub mod nodes;
 pub mod projects;
 pub mod provider_keys;
 pub mod roles;

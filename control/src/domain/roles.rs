@@ -62,7 +62,7 @@ text_enum!(
         AuditRead => "audit.read",
         /// See nodes.
         NodeRead => "node.read",
-        /// Enrol nodes.
+        /// Enrol and revoke nodes.
         NodeWrite => "node.write",
         /// Make, suspend and see all tenants.
         TenantManage => "tenant.manage",
@@ -198,6 +198,15 @@ impl Principal {
             return Ok(());
         }
         Err(DomainError::Forbidden { permission: permission.as_str() })
+    }
+
+    /// Whether `permission` may be used on nodes: they are the platform's, and
+    /// operators of any tenant see, enrol and revoke them.
+    ///
+    /// # Errors
+    /// `Forbidden` without the permission.
+    pub fn require_nodes(&self, permission: Permission) -> Result<(), DomainError> {
+        if self.has(permission) { Ok(()) } else { Err(DomainError::Forbidden { permission: permission.as_str() }) }
     }
 
     /// Whether a bot with this owner may be changed.

@@ -173,6 +173,12 @@ impl Fleet {
         &self.publisher
     }
 
+    /// A node was revoked: it is no longer waited for or missed. Its stream ends
+    /// when it next looks, within seconds.
+    pub fn forget(&self, node_id: &str) {
+        self.rollout.forget(node_id);
+    }
+
     /// Every node that enrolled and was not revoked, by id.
     ///
     /// # Errors

@@ -56,6 +56,14 @@ impl Outcome {
         Self { status: 204, version: None, revision: None, body: None, location: None }
     }
 
+    /// The same answer with another view of the resource, at this version.
+    ///
+    /// # Errors
+    /// The view is no JSON.
+    pub fn showing<T: Serialize>(self, body: &T, version: u64) -> Result<Self, Problem> {
+        Ok(Self { body: Self::with(StatusCode::OK, body)?.body, version: Some(version), ..self })
+    }
+
     /// Nodes must reach this revision.
     #[must_use]
     pub const fn revision(mut self, revision: Option<u64>) -> Self {

@@ -19,8 +19,10 @@ use super::state::App;
 use super::test_hooks;
 use super::v1::bots::requests::{CreateBot, CreateBotToken, PatchBot, RotateBotToken};
 use super::v1::bots::views::{BotStats, BotTokenView, BotView};
-use super::v1::provider_keys::requests::{CreateProviderKey, PatchProviderKey, RotateProviderKey};
-use super::v1::provider_keys::views::{ProviderKeyHealth, ProviderKeyView};
+use super::v1::provider_keys::requests::{
+    CreateProviderKey, CreateProviderKeyQuery, PatchProviderKey, RotateProviderKey,
+};
+use super::v1::provider_keys::views::{ProviderKeyHealth, ProviderKeyVerification, ProviderKeyView};
 use super::v1::usage::sums::{BreakdownQuery, StatsQuery, TrendQuery};
 use super::v1::usage::views::{UsageBreakdown, UsageLog, UsageStats, UsageTrend};
 use super::v1::{api_tokens, audit, auth, bots, nodes, projects, provider_keys, tenants, usage, vendors};
@@ -91,6 +93,10 @@ fn platform(api: Api) -> Api {
     use vendors::{CreateVendor, PatchVendor, VendorView};
     api.get("/api/v1/nodes", nodes::list,
             Doc::new("listNodes", "Data-plane nodes").answers::<Page<NodeStatus>>(200))
+        .get("/api/v1/nodes/{id}", nodes::get,
+            Doc::new("getNode", "One data-plane node").answers::<NodeStatus>(200))
+        .delete("/api/v1/nodes/{id}", nodes::revoke,
+            Doc::new("revokeNode", "Shuts a node out for good; its stream ends").answers_nothing(204))
         .post("/api/v1/nodes/enroll-tokens", nodes::mint,
             Doc::new("createEnrollToken", "Mints a token for one new node: 15 minutes, once").optional_body::<nodes::CreateEnrollToken>().creates()
                 .answers::<EnrollToken>(201))
@@ -115,12 +121,12 @@ fn platform(api: Api) -> Api {
 
 #[rustfmt::skip] // the list is read line by line
 fn provider_keys(api: Api) -> Api {
-    use provider_keys::{KeysQuery, read, write};
+    use provider_keys::{KeysQuery, read, verify, write};
     api.get("/api/v1/provider-keys", read::list,
             Doc::new("listProviderKeys", "Provider keys, without their secrets").of_tenant().query::<KeysQuery>()
                 .answers::<Page<ProviderKeyView>>(200))
         .post("/api/v1/provider-keys", write::create,
-            Doc::new("createProviderKey", "Adds a provider key").of_tenant().body::<CreateProviderKey>().creates().reaches_nodes()
+            Doc::new("createProviderKey", "Adds a provider key").of_tenant().query::<CreateProviderKeyQuery>().body::<CreateProviderKey>().creates().reaches_nodes()
                 .answers::<ProviderKeyView>(201))
         .get("/api/v1/provider-keys/health", read::health,
             Doc::new("getProviderKeyHealth", "Health of every key").of_tenant().query::<KeysQuery>()
@@ -137,6 +143,9 @@ fn provider_keys(api: Api) -> Api {
         .post("/api/v1/provider-keys/{id}/rotate", write::rotate,
             Doc::new("rotateProviderKey", "Replaces the secret").of_tenant().body::<RotateProviderKey>().updates().reaches_nodes()
                 .answers::<ProviderKeyView>(200))
+        .post("/api/v1/provider-keys/{id}/verify", verify::verify,
+            Doc::new("verifyProviderKey", "Asks the vendor whether the key works").of_tenant()
+                .answers::<ProviderKeyVerification>(200))
 }
 
 #[rustfmt::skip] // the list is read line by line
@@ -162,6 +171,10 @@ fn bots(api: Api) -> Api {
             lifecycle_doc("startBot", "Starts a bot that we run"))
         .post("/api/v1/bots/{hostname}/stop", lifecycle::stop,
             lifecycle_doc("stopBot", "Stops a bot that we run"))
+        .post("/api/v1/bots/{hostname}/restart", lifecycle::restart,
+            lifecycle_doc("restartBot", "Restarts a bot that we run"))
+        .post("/api/v1/bots/{hostname}/kill", lifecycle::kill,
+            lifecycle_doc("killBot", "Takes its tokens away; its streams end, and so does its container if we run it"))
         .post("/api/v1/bots/{hostname}/suspend", lifecycle::suspend,
             lifecycle_doc("suspendBot", "Refuses its requests; its streams end"))
         .post("/api/v1/bots/{hostname}/resume", lifecycle::resume,

@@ -83,6 +83,8 @@ struct Inner {
     sessions: BTreeMap<SessionId, NodeLive>,
     /// Nodes seen by an earlier process of the control plane.
     remembered: BTreeMap<String, i64>,
+    /// Nodes that were revoked while their stream was open.
+    revoked: BTreeSet<String>,
 }
 
 /// The registry. All methods are quick and never block on IO.
@@ -145,9 +147,28 @@ impl Rollout {
         id
     }
 
+    /// The node was revoked: nobody waits for it or misses it from now on.
+    pub fn forget(&self, node_id: &str) {
+        let mut inner = self.lock();
+        inner.remembered.remove(node_id);
+        inner.sessions.retain(|_, node| node.connected || node.node_id != node_id);
+        if inner.sessions.values().any(|node| node.node_id == node_id) {
+            inner.revoked.insert(node_id.to_owned());
+        }
+        drop(inner);
+        self.notify();
+    }
+
     /// The stream has closed.
     pub fn disconnect(&self, session: SessionId) {
         let mut inner = self.lock();
+        let gone = inner.sessions.get(&session).filter(|node| inner.revoked.contains(&node.node_id));
+        if let Some(node_id) = gone.map(|node| node.node_id.clone()) {
+            inner.sessions.remove(&session);
+            if !inner.sessions.values().any(|node| node.node_id == node_id) {
+                inner.revoked.remove(&node_id);
+            }
+        }
         if let Some(node) = inner.sessions.get_mut(&session) {
             node.connected = false;
             node.last_seen = clock::now_micros();
@@ -212,7 +233,8 @@ impl Rollout {
         let inner = self.lock();
         let mut counts = RolloutCounts::default();
         let mut connected = BTreeSet::new();
-        for node in inner.sessions.values().filter(|node| node.connected) {
+        let known = |node: &&NodeLive| !inner.revoked.contains(&node.node_id);
+        for node in inner.sessions.values().filter(known).filter(|node| node.connected) {
             connected.insert(node.node_id.as_str());
             let reached = |version: &Option<Version>| version.as_ref().is_some_and(|v| v.revision >= revision);
             if reached(&node.acked) {
@@ -224,7 +246,7 @@ impl Rollout {
             }
         }
         let horizon = clock::now_micros() - micros(RECENT);
-        let seen = inner.sessions.values().map(|node| (node.node_id.as_str(), node.last_seen));
+        let seen = inner.sessions.values().filter(known).map(|node| (node.node_id.as_str(), node.last_seen));
         let remembered = inner.remembered.iter().map(|(id, at)| (id.as_str(), *at));
         let absent: BTreeSet<&str> = seen
             .chain(remembered)
@@ -319,6 +341,20 @@ mod tests {
         assert_eq!(rollout.counts(1).disconnected, 1);
         rollout.connect("node_a", "1", "0.1.0", None);
         assert_eq!((rollout.counts(1).disconnected, rollout.counts(1).pending), (0, 1));
+    }
+
+    #[test]
+    fn a_revoked_node_is_neither_waited_for_nor_missed() {
+        let rollout = Rollout::default();
+        let open = rollout.connect("node_a", "1", "0.1.0", None);
+        let closed = rollout.connect("node_b", "1", "0.1.0", None);
+        rollout.disconnect(closed);
+        assert_eq!((rollout.counts(1).pending, rollout.counts(1).disconnected), (1, 1));
+        rollout.forget("node_a");
+        rollout.forget("node_b");
+        assert_eq!(rollout.counts(1), RolloutCounts::default());
+        rollout.disconnect(open);
+        assert_eq!((rollout.counts(1), rollout.nodes().len()), (RolloutCounts::default(), 0));
     }
 
     #[test]

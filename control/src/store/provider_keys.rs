@@ -30,8 +30,6 @@ const UPDATE: &str = "UPDATE provider_keys SET tenant_id = $2, project_id = $3, 
     WHERE id = $1 AND version = $23";
 const DELETE: &str = "DELETE FROM provider_keys WHERE tenant_id = $1 AND id = $2";
 const SELECT: &str = concat!("SELECT ", columns!(), " FROM provider_keys WHERE tenant_id = $1 AND id = $2");
-const SELECT_BY_LABEL: &str =
-    concat!("SELECT ", columns!(), " FROM provider_keys WHERE tenant_id = $1 AND vendor = $2 AND label = $3");
 const SELECT_ALL: &str = concat!("SELECT ", columns!(), " FROM provider_keys ORDER BY id");
 const SELECT_PAGE: &str = concat!(
     "SELECT ",
@@ -204,19 +202,6 @@ pub async fn delete(conn: &mut AnyConnection, tenant_id: &str, id: &str) -> Resu
 /// As the statement.
 pub async fn get(conn: &mut AnyConnection, tenant_id: &str, id: &str) -> Result<Option<ProviderKeyRow>, StoreError> {
     fetch::one(conn, sqlx::query(SELECT).bind(tenant_id).bind(id), read).await
-}
-
-/// By vendor and label, within its tenant.
-///
-/// # Errors
-/// As the statement.
-pub async fn by_label(
-    conn: &mut AnyConnection,
-    tenant_id: &str,
-    vendor: &str,
-    label: &str,
-) -> Result<Option<ProviderKeyRow>, StoreError> {
-    fetch::one(conn, sqlx::query(SELECT_BY_LABEL).bind(tenant_id).bind(vendor).bind(label), read).await
 }
 
 /// Every key of every tenant, by id.

@@ -5,10 +5,13 @@
 //! database or for one node. Each secret has a key of its own (DEK), wrapped by
 //! the master key (KEK); both are bound to tenant, key, vendor, origin and
 //! secret version, so a row that was moved or edited does not open.
-//! Deliberately absent: SQL, permissions, reading the environment.
+//! Asking a vendor whether a secret works is done here for the same reason.
+//! Deliberately absent: SQL, permissions, reading the environment, deciding
+//! which address may be asked.
 
 mod envelope;
 mod master;
+mod probe;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use crate::store::{Db, StoreError, settings};
 
 pub use envelope::{Fingerprint, NewSecret};
 pub use master::MasterKeyError;
+pub use probe::{Probe, ProbeAnswer};
 
 const KEY_CHECK: &str = "vault.key_check";
 const FINGERPRINT_KEY: &str = "vault.fingerprint_key";

@@ -1,12 +1,12 @@
 //! From an origin to an address that may be connected to.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use clawgate_shared::egress::{PrivateUpstreams, Verdict};
+use clawgate_shared::egress::PrivateUpstreams;
 use clawgate_shared::origin::Origin;
 use http::HeaderValue;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -110,8 +110,7 @@ impl Egress {
     }
 
     async fn resolve(&self, origin: &Origin) -> Result<SocketAddr, Failure> {
-        let literal = origin.host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        let addresses: Vec<SocketAddr> = if let Ok(ip) = literal {
+        let addresses: Vec<SocketAddr> = if let Some(ip) = origin.literal() {
             vec![SocketAddr::new(ip, origin.port)]
         } else {
             let lookup = tokio::net::lookup_host((origin.host.as_str(), origin.port));
@@ -121,16 +120,11 @@ impl Egress {
                 Err(_) => return Err(Failure::connect("name server did not answer".to_owned())),
             }
         };
-        let mut denial = None;
-        for address in addresses {
-            match self.private.connect_verdict(origin, address.ip()) {
-                Verdict::Allowed => return Ok(address),
-                Verdict::Denied(why) => denial = Some(why),
-            }
-        }
-        Err(denial.map_or_else(
-            || Failure::connect("name has no address".to_owned()),
-            |why| Failure::denied(&format!("the address {why}")),
-        ))
+        self.private.choose(origin, addresses).map_err(|denial| {
+            denial.map_or_else(
+                || Failure::connect("name has no address".to_owned()),
+                |why| Failure::denied(&format!("the address {why}")),
+            )
+        })
     }
 }

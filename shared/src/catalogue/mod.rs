@@ -6,6 +6,7 @@
 //! Deliberately absent: keys, health, anything that changes while running.
 
 mod builtin;
+mod check;
 mod custom;
 mod resolve;
 mod routes;

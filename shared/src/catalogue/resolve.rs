@@ -149,7 +149,8 @@ pub fn base_for_key(vendor: &Vendor, key_base_url: Option<&BaseUrl>, root: Optio
     Some(base)
 }
 
-fn longest_root<'a>(vendor: &'a Vendor, below: &'a str) -> Option<(&'a Root, &'a str)> {
+/// The root with the longest prefix of a path, and what follows it.
+pub(super) fn longest_root<'a>(vendor: &'a Vendor, below: &'a str) -> Option<(&'a Root, &'a str)> {
     vendor
         .roots
         .iter()

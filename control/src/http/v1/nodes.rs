@@ -5,19 +5,18 @@ use axum::extract::State;
 use axum::response::Response;
 use clawgate_shared::clock;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::domain::{Caller, DomainError, Permission};
+use crate::domain::{Permission, nodes as domain};
 use crate::fleet::NodeView;
 use crate::http::auth::Who;
-use crate::http::body::OptionalJson;
+use crate::http::body::{OptionalJson, UrlPath};
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
 use crate::http::page::Page;
 use crate::http::problem::Problem;
+use crate::http::rollout::Prefer;
 use crate::http::state::App;
-use crate::store::audit::{self, NewAudit};
 
 /// A node: what is stored of it, overlaid by what is live.
 #[derive(Debug, Serialize, ToSchema)]
@@ -86,19 +85,34 @@ pub struct EnrollToken {
     expires_at: String,
 }
 
-/// Nodes are the platform's, and operators of any tenant see and enrol them.
-fn require(caller: &Caller, permission: Permission) -> Result<(), Problem> {
-    if caller.principal.has(permission) {
-        return Ok(());
-    }
-    Err(DomainError::Forbidden { permission: permission.as_str() }.into())
-}
-
 /// `GET /nodes`
 pub async fn list(State(app): State<App>, who: Who) -> Result<Json<Page<NodeStatus>>, Problem> {
-    require(&who.caller, Permission::NodeRead)?;
+    who.caller.principal.require_nodes(Permission::NodeRead)?;
     let nodes = app.fleet.list_nodes().await?;
     Ok(Json(Page::whole(nodes.into_iter().map(NodeStatus::from).collect())))
+}
+
+/// `GET /nodes/{id}`
+pub async fn get(
+    State(app): State<App>,
+    who: Who,
+    UrlPath(id): UrlPath<String>,
+) -> Result<Json<NodeStatus>, Problem> {
+    who.caller.principal.require_nodes(Permission::NodeRead)?;
+    let nodes = app.fleet.list_nodes().await?;
+    let node = nodes.into_iter().find(|node| node.id == id).ok_or(Problem::not_found("node"))?;
+    Ok(Json(node.into()))
+}
+
+/// `DELETE /nodes/{id}`
+pub async fn revoke(
+    State(app): State<App>,
+    who: Who,
+    UrlPath(id): UrlPath<String>,
+    prefer: Prefer,
+) -> Result<Response, Problem> {
+    let done = domain::revoke(&app.domain, &app.fleet, &who.caller, &id).await?;
+    Ok(app.gone(prefer, done).await)
 }
 
 /// `POST /nodes/enroll-tokens`
@@ -106,28 +120,16 @@ pub async fn mint(
     State(app): State<App>,
     who: Who,
     key: IdempotencyKey,
+    prefer: Prefer,
     OptionalJson { bytes, .. }: OptionalJson<CreateEnrollToken>,
 ) -> Result<Response, Problem> {
-    require(&who.caller, Permission::NodeWrite)?;
     let (at, caller) = (app.clone(), who.caller.clone());
     let work = async move {
-        let mut tx = at.db().begin().await?;
-        audit::lock(&mut tx).await?;
-        let minted = at.fleet.mint_enroll_token(&mut tx, &caller.principal.actor).await?;
-        let entry = NewAudit {
-            tenant_id: caller.principal.tenant_id,
-            actor: caller.principal.actor,
-            action: "enroll_token.create".into(),
-            target_kind: "enroll_token".into(),
-            target_id: minted.id.clone(),
-            detail: json!({"kind": "node", "expires_at": minted.expires_at}).to_string(),
-            ip: caller.ip,
-            user_agent: caller.user_agent.chars().filter(|c| !c.is_control()).take(256).collect(),
-        };
-        audit::append(&mut tx, entry).await?;
-        tx.commit().await?;
-        let expires_at = clock::rfc3339(minted.expires_at);
-        Outcome::created(&EnrollToken { id: minted.id, token: minted.text.to_string(), expires_at })
+        let done = domain::mint_enroll_token(&at.domain, &at.fleet, &caller).await?;
+        at.outcome(done, |minted| {
+            let expires_at = clock::rfc3339(minted.expires_at);
+            Outcome::minted(&EnrollToken { id: minted.id, token: minted.text.to_string(), expires_at })
+        })
     };
-    Ok(key.once(&app, who.asker(), &bytes, work).await?.into_response())
+    key.create(&app, who.asker(), &bytes, prefer, work).await
 }

@@ -1,10 +1,11 @@
 //! Provider keys.
 //!
 //! Invariant: their secrets come in and never go out.
-//! Deliberately absent: asking a vendor whether a key works.
+//! Deliberately absent: which key serves a request (the data plane's choice).
 
 pub mod read;
 pub mod requests;
+pub mod verify;
 pub mod views;
 pub mod write;
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use zeroize::Zeroizing;
 
 use crate::http::body::{nullable, present};
@@ -56,6 +56,15 @@ pub struct CreateProviderKey {
     pub options: Map<String, Value>,
     /// Whether it takes part in key choice; true unless given.
     pub enabled: Option<bool>,
+}
+
+/// How a provider key is made.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct CreateProviderKeyQuery {
+    /// true: its vendor is asked about it before the answer; it is kept whatever
+    /// the vendor says.
+    pub verify: Option<bool>,
 }
 
 /// Changes to a provider key; what is left out stays.

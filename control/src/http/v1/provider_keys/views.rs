@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::domain::provider_keys::{Verdict, Verified};
 use crate::store::provider_keys::ProviderKeyRow;
 
 /// A provider key.
@@ -38,6 +39,63 @@ pub struct ProviderKeyView {
     secret_version: u64,
     created_at: String,
     updated_at: String,
+    /// Only in the answer to a creation with `?verify=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<ProviderKeyVerification>,
+}
+
+/// What asking the vendor about a key came to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProviderKeyVerification {
+    id: String,
+    /// active, invalid, exhausted, rate_limited, forbidden, unsupported,
+    /// vendor_error, unreachable or address_denied; only the first three decide
+    /// the key's status.
+    result: &'static str,
+    /// What that means.
+    message: &'static str,
+    /// The vendor's own; null when it did not answer or was not asked.
+    http_status: Option<u16>,
+    /// The key's, as it is now.
+    status: &'static str,
+    checked_at: String,
+    duration_ms: u64,
+}
+
+impl From<&Verified> for ProviderKeyVerification {
+    fn from(verified: &Verified) -> Self {
+        Self {
+            id: verified.row.id.clone(),
+            result: verified.verdict.as_str(),
+            message: explain(verified.verdict),
+            http_status: verified.http_status,
+            status: verified.row.status.as_str(),
+            checked_at: clock::rfc3339(verified.checked_at),
+            duration_ms: u64::try_from(verified.duration.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+const fn explain(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Active => "the vendor takes the key",
+        Verdict::Invalid => "the vendor does not know the key; check it at the vendor and rotate it",
+        Verdict::Exhausted => "the vendor knows the key, but its account has no credit",
+        Verdict::RateLimited => "the vendor asks to wait; try again later",
+        Verdict::Forbidden => "the vendor does not let this key list models; it may still serve other routes",
+        Verdict::Unsupported => "this vendor has no route that would prove a key; the first request will tell",
+        Verdict::VendorError => "the vendor answered with an error that says nothing about the key",
+        Verdict::Unreachable => "the vendor did not answer; check base_url and the network",
+        Verdict::AddressDenied => "base_url leads to an address that is not in the operator's private upstreams",
+    }
+}
+
+impl ProviderKeyView {
+    /// A new key with what its vendor says about it.
+    pub fn verified(verified: Verified) -> Self {
+        let verification = Some(ProviderKeyVerification::from(&verified));
+        Self { verification, ..Self::from(verified.row) }
+    }
 }
 
 impl From<ProviderKeyRow> for ProviderKeyView {
@@ -61,6 +119,7 @@ impl From<ProviderKeyRow> for ProviderKeyView {
             secret_version: row.secret_version,
             created_at: clock::rfc3339(row.created_at),
             updated_at: clock::rfc3339(row.updated_at),
+            verification: None,
         }
     }
 }

@@ -4,10 +4,11 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::{created, current};
-use super::requests::{CreateProviderKey, PatchProviderKey, RotateProviderKey, SecretText};
+use super::requests::{CreateProviderKey, CreateProviderKeyQuery, PatchProviderKey, RotateProviderKey, SecretText};
+use super::views::ProviderKeyView;
 use crate::domain::provider_keys::{self as domain, NewProviderKey, ProviderKeyPatch};
 use crate::http::auth::InTenant;
-use crate::http::body::{StrictJson, UrlPath};
+use crate::http::body::{StrictJson, StrictQuery, UrlPath};
 use crate::http::etag::IfMatch;
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
@@ -27,6 +28,7 @@ pub async fn create(
     inside: InTenant,
     key: IdempotencyKey,
     prefer: Prefer,
+    StrictQuery(query): StrictQuery<CreateProviderKeyQuery>,
     StrictJson { value, bytes }: StrictJson<CreateProviderKey>,
 ) -> Result<Response, Problem> {
     let new = NewProviderKey {
@@ -46,9 +48,31 @@ pub async fn create(
     let (at, within) = (app.clone(), inside.clone());
     let work = async move {
         let done = domain::create(&at.domain, &within.caller, &within.tenant.id, new).await?;
-        at.outcome(done, created)
+        let (row, revision) = at.committed(done);
+        let verified = if query.verify == Some(true) { ask(&at, &within, &row.id).await } else { None };
+        let outcome = match verified {
+            Some(verified) => {
+                let (version, outcome) = (verified.row.version, created(row)?);
+                outcome.showing(&ProviderKeyView::verified(verified), version)?
+            }
+            None => created(row)?,
+        };
+        Ok(outcome.revision(revision))
     };
     key.create(&app, inside.asker(), &bytes, prefer, work).await
+}
+
+/// The key exists by now: a failure of ours to ask must not look like a failure
+/// to make it.
+async fn ask(app: &App, inside: &InTenant, id: &str) -> Option<domain::Verified> {
+    let asked = domain::verify(&app.domain, &inside.caller, (&inside.tenant.id, id)).await;
+    match asked {
+        Ok(done) => Some(done.value),
+        Err(error) => {
+            tracing::warn!(key = id, %error, "a new provider key could not be verified");
+            None
+        }
+    }
 }
 
 /// `PATCH /provider-keys/{id}`

@@ -1,15 +1,23 @@
 //! Provider keys: the secrets of the house.
+//!
+//! Invariant: a secret is sealed for the one origin its row names; whatever
+//! changes the origin needs the secret again.
+//! Deliberately absent: plaintext (`vault`), choice and health of keys while
+//! requests are served (the data plane's).
+
+mod verify;
 
 use std::borrow::Cow;
 
 use clawgate_shared::catalogue::{self, AuthForm, IncludeUsage, Vendor};
-use clawgate_shared::egress::Verdict;
+use clawgate_shared::egress;
 use clawgate_shared::origin::BaseUrl;
 use clawgate_shared::seal::SecretBinding;
 use clawgate_shared::{clock, id};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+pub use self::verify::{Verdict, Verified, verify};
 use super::change::{Change, Target, check_version, check_written};
 use super::error::conflict;
 use super::rules::Errors;
@@ -271,18 +279,22 @@ fn renew(domain: &Domain, row: &mut ProviderKeyRow, secret: &NewSecret) -> Resul
 }
 
 fn seal(domain: &Domain, row: &mut ProviderKeyRow, secret: &NewSecret) -> Result<(), DomainError> {
-    let binding = SecretBinding {
+    row.sealed = Some(domain.vault.seal_secret(&binding(row), secret)?);
+    let shown = domain.vault.fingerprint(secret);
+    row.last4 = shown.last4;
+    row.fingerprint = shown.fingerprint;
+    Ok(())
+}
+
+/// What the row's secret is bound to.
+fn binding(row: &ProviderKeyRow) -> SecretBinding<'_> {
+    SecretBinding {
         tenant_id: &row.tenant_id,
         key_id: &row.id,
         vendor: &row.vendor,
         origin: &row.origin,
         secret_version: row.secret_version,
-    };
-    row.sealed = Some(domain.vault.seal_secret(&binding, secret)?);
-    let shown = domain.vault.fingerprint(secret);
-    row.last4 = shown.last4;
-    row.fingerprint = shown.fingerprint;
-    Ok(())
+    }
 }
 
 fn secret(errors: &mut Errors, given: Option<SecretText>) -> Option<NewSecret> {
@@ -330,7 +342,7 @@ async fn validate(
             return Ok(None);
         }
     };
-    if let Verdict::Denied(denial) = domain.upstreams.origin_verdict(&url.origin) {
+    if let egress::Verdict::Denied(denial) = domain.upstreams.origin_verdict(&url.origin) {
         errors.add("base_url", "not_allowed", denial.to_string());
     }
     row.base_url = row.base_url.as_ref().map(|_| url.to_string());
