@@ -6,6 +6,8 @@
 //! tell a mistyped token from a foreign one; it is no protection. What is
 //! stored is the SHA-256 of the whole text: 256 random bits need no slow hash.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
@@ -70,6 +72,50 @@ pub fn well_formed(kind: TokenKind, text: &str) -> bool {
     head.strip_prefix(kind.prefix()).is_some_and(|secret| secret.len() == SECRET_CHARS) && checksum(head) == check
 }
 
+/// What bearer secrets begin with: ours anywhere, vendors' keys at the beginning
+/// of a word (a model may well be called `flask-1`).
+const MARKS: [(&str, bool); 7] =
+    [("cgb_", true), ("cga_", true), ("cge1_", true), ("cge_", true), ("sk-", false), ("AIza", false), ("gsk_", false)];
+
+/// `text` fit for logs and rows: whatever looks like a credential that somebody
+/// pasted into a path, a model's name or an id is cut to what it begins with.
+#[must_use]
+pub fn masked(text: &str) -> Cow<'_, str> {
+    let Some((mut at, mut mark)) = next_mark(text, 0) else { return Cow::Borrowed(text) };
+    let (mut out, mut done) = (String::with_capacity(text.len()), 0);
+    loop {
+        let secret = text.get(at + mark.len()..).unwrap_or_default();
+        out.push_str(text.get(done..at).unwrap_or_default());
+        out.push_str(mark);
+        out.push_str("***");
+        let rest = secret.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        done = text.len() - rest.len();
+        match next_mark(text, done) {
+            Some(next) => (at, mark) = next,
+            None => break,
+        }
+    }
+    out.push_str(text.get(done..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
+/// The first mark at or after `from`.
+fn next_mark(text: &str, from: usize) -> Option<(usize, &'static str)> {
+    let bytes = text.as_bytes();
+    (from..bytes.len()).find_map(|at| {
+        let rest = bytes.get(at..).filter(|rest| matches!(rest.first(), Some(b'c' | b's' | b'A' | b'g')))?;
+        let found = MARKS.iter().find(|(mark, _)| rest.starts_with(mark.as_bytes()));
+        found.filter(|(_, anywhere)| *anywhere || begins_word(bytes, at)).map(|(mark, _)| (at, *mark))
+    })
+}
+
+/// Whether no letter or digit stands before `at`, but those of a percent escape.
+fn begins_word(bytes: &[u8], at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+    let escape = at.checked_sub(3).and_then(|start| bytes.get(start)) == Some(&b'%');
+    escape || before.is_none_or(|byte| !byte.is_ascii_alphanumeric())
+}
+
 fn checksum(head: &str) -> String {
     let digest = Sha256::digest(head.as_bytes());
     let mut text = URL_SAFE_NO_PAD.encode(digest);
@@ -87,6 +133,29 @@ mod tests {
         assert_eq!(token.len(), 53);
         assert!(well_formed(TokenKind::Bot, &token));
         assert!(!well_formed(TokenKind::Api, &token));
+    }
+
+    #[test]
+    fn what_looks_like_a_credential_is_masked() {
+        for (text, wanted) in [
+            ("/v1/openai/chat/completions", "/v1/openai/chat/completions"),
+            ("/v1/openai/cgb_aB-c_9/x", "/v1/openai/cgb_***/x"),
+            ("cgb_a/cgb_b", "cgb_***/cgb_***"),
+            ("xcga_1", "xcga_***"),
+            ("cge1_eyJ0", "cge1_***"),
+            ("cgb_", "cgb_***"),
+            ("/v1/sk-proj-1", "/v1/sk-***"),
+            ("Bearer%20sk-ant-api03_x y", "Bearer%20sk-*** y"),
+            ("models/AIzaSyD-1?", "models/AIza***?"),
+            ("gsk_1", "gsk_***"),
+            ("flask-1/task-list", "flask-1/task-list"),
+            ("\u{e9}sk-1\u{e9}", "\u{e9}sk-***\u{e9}"),
+            ("", ""),
+        ] {
+            assert_eq!(masked(text), wanted, "{text}");
+        }
+        let token = mint(TokenKind::Api).expect("random bytes");
+        assert_eq!(masked(&format!("a {} b", *token)), "a cga_*** b");
     }
 
     #[test]

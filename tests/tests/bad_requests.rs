@@ -89,7 +89,11 @@ fn bodies() {
     bench.refuses("binary", &chat.clone().body(vec![0xff; 64]), 400, "bad_request");
     bench.refuses("no model", &with_body(chat.clone(), &json!({ "messages": [] })), 400, "model_missing");
     let wrong_model = with_body(chat.clone(), &json!({ "model": 7, "messages": [] }));
-    bench.refuses("a model that is a number", &wrong_model, 400, "model_missing");
+    let named = bench.refuses("a model that is a number", &wrong_model, 400, "bad_request");
+    assert!(named.text().contains("model"), "{}", named.text());
+    let twice = br#"{"model":"gpt-4o-mini","messages":[],"model":"o3"}"#.to_vec();
+    let named = bench.refuses("a model that stands twice", &chat.clone().body(twice), 400, "bad_request");
+    assert!(named.text().contains("model"), "{}", named.text());
     let wrong_stream = with_body(chat.clone(), &json!({ "model": "m", "stream": "yes", "messages": [] }));
     // Not a field we need: the vendor says what it thinks of it, in its words.
     let theirs = call(bench.stack.data(), &wrong_stream);

@@ -51,6 +51,37 @@ pub(crate) enum BotVerb {
         /// Hostname
         bot: String,
     },
+    /// Takes all its tokens away at once: its streams end, nothing of it is
+    /// served until it gets a new token
+    Kill {
+        /// Hostname
+        bot: String,
+    },
+    /// Serves its requests again
+    Enable {
+        /// Hostname
+        bot: String,
+    },
+    /// Switches it off: its requests are refused, its tokens stay
+    Disable {
+        /// Hostname
+        bot: String,
+    },
+    /// Starts a bot that we run
+    Start {
+        /// Hostname
+        bot: String,
+    },
+    /// Stops a bot that we run; its tokens stay
+    Stop {
+        /// Hostname
+        bot: String,
+    },
+    /// Restarts a bot that we run
+    Restart {
+        /// Hostname
+        bot: String,
+    },
     /// Refuses its requests from now on; its streams end
     Suspend {
         /// Hostname
@@ -147,11 +178,21 @@ impl BotVerb {
                 session.changed(api.patch(&path(&["bots", &bot])?, &body).await?)
             }
             Self::Delete { bot } => session.deleted(api.delete(&path(&["bots", &bot])?).await?, "bot", &bot),
+            Self::Kill { bot } => switch(session, &bot, "kill").await,
+            Self::Enable { bot } => enable(session, &bot, true).await,
+            Self::Disable { bot } => enable(session, &bot, false).await,
+            Self::Start { bot } => switch(session, &bot, "start").await,
+            Self::Stop { bot } => switch(session, &bot, "stop").await,
+            Self::Restart { bot } => switch(session, &bot, "restart").await,
             Self::Suspend { bot } => switch(session, &bot, "suspend").await,
             Self::Resume { bot } => switch(session, &bot, "resume").await,
             Self::Token(verb) => verb.run(session).await,
         }
     }
+}
+
+async fn enable(session: &Session, bot: &str, on: bool) -> Result<(), Failure> {
+    session.changed(session.api.patch(&path(&["bots", bot])?, &json!({ "enabled": on })).await?)
 }
 
 async fn switch(session: &Session, bot: &str, verb: &str) -> Result<(), Failure> {

@@ -43,8 +43,8 @@ impl Api {
         // Another part of the process may have chosen the same provider before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
-            .timeout(TIMEOUT)
             .connect_timeout(Duration::from_secs(5))
+            .read_timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("clawgate/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&base) {
@@ -104,6 +104,27 @@ impl Api {
         }
     }
 
+    /// `GET` of a file, written as it comes.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        out: &mut impl std::io::Write,
+    ) -> Result<(), Failure> {
+        // A file takes as long as it takes; only its beginning is waited for.
+        let asked = tokio::time::timeout(TIMEOUT, self.ask(Method::GET, path, query, None, None)).await;
+        let mut answer = asked.map_err(|_| Failure::Failed(format!("{} did not answer in time", self.base)))??;
+        let written = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::failed("writing the file", e),
+        };
+        let broken = |_| Failure::Failed("the answer broke off: the file is not complete".to_owned());
+        while let Some(chunk) = answer.chunk().await.map_err(broken)? {
+            out.write_all(&chunk).map_err(written)?;
+        }
+        out.flush().map_err(written)
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -111,6 +132,28 @@ impl Api {
         query: &[(&str, String)],
         body: Option<&Value>,
     ) -> Result<Answer, Failure> {
+        let answer = self.ask(method, path, query, body, Some(TIMEOUT)).await?;
+        let rollout = answer.headers().get("x-clawgate-rollout").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let bytes = bounded(answer).await?;
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).map_err(|_| {
+                Failure::Failed(format!("{} did not answer with JSON: is it a control plane?", self.base))
+            })?
+        };
+        Ok(Answer { body, rollout })
+    }
+
+    /// A successful answer, its body not yet read.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<&Value>,
+        timeout: Option<Duration>,
+    ) -> Result<reqwest::Response, Failure> {
         let mut url = Url::parse(&format!("{}{path}", self.base))
             .map_err(|e| Failure::Usage(format!("not a valid path: {e}")))?;
         if !query.is_empty() {
@@ -123,21 +166,16 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
+        if let Some(timeout) = timeout {
+            request = request.timeout(timeout);
+        }
         let answer = request.send().await.map_err(|e| self.unreachable(&e))?;
         let status = answer.status();
-        let rollout = answer.headers().get("x-clawgate-rollout").and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let bytes = bounded(answer).await?;
         if !status.is_success() {
+            let bytes = bounded(answer).await?;
             return Err(Failure::from_status(status.as_u16(), problem(status.as_u16(), &bytes)));
         }
-        let body = if bytes.is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_slice(&bytes).map_err(|_| {
-                Failure::Failed(format!("{} did not answer with JSON: is it a control plane?", self.base))
-            })?
-        };
-        Ok(Answer { body, rollout })
+        Ok(answer)
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
+
 use super::body::{Body, JsonArg, pair};
 use super::client::path;
 use super::{Column, ListArgs, Session, secret};
@@ -35,8 +37,16 @@ pub(crate) enum KeyVerb {
         /// Take the secret from this file (`-`: stdin)
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
+        /// Ask the vendor whether it works; it is kept whatever the vendor says
+        #[arg(long)]
+        verify: bool,
         #[command(flatten)]
         fields: Fields,
+    },
+    /// Asks the vendor whether a key works; fails unless it does
+    Verify {
+        /// Id
+        key: String,
     },
     /// Changes a provider key
     Update {
@@ -113,6 +123,15 @@ impl Fields {
     }
 }
 
+/// Whether the vendor takes the key.
+fn works(said: &Value) -> Result<(), Failure> {
+    let text = |name: &str| said.get(name).and_then(Value::as_str).unwrap_or_default();
+    match text("result") {
+        "active" => Ok(()),
+        result => Err(Failure::Failed(format!("{} ({result})", text("message")))),
+    }
+}
+
 const ASKED: &str = "provider key";
 
 impl KeyVerb {
@@ -122,13 +141,22 @@ impl KeyVerb {
         match self {
             Self::List(args) => out.rows(&api.list("/provider-keys", &[], args.limit).await?, COLUMNS),
             Self::Get { key } => out.object(&api.get(&path(&["provider-keys", &key])?, &[]).await?),
-            Self::Create { vendor, secret_file, fields } => {
+            Self::Create { vendor, secret_file, verify, fields } => {
                 let mut body = fields.body()?;
                 body.set("vendor", vendor);
                 if !body.has("secret") && !body.has("secret_ref") {
                     body.set("secret", Some(secret::read(ASKED, secret_file.as_ref())?));
                 }
-                session.created(api.post("/provider-keys", &body.finish()).await?)
+                let path = if verify { "/provider-keys?verify=true" } else { "/provider-keys" };
+                let answer = api.post(path, &body.finish()).await?;
+                let said = answer.body.get("verification").cloned();
+                session.created(answer)?;
+                said.as_ref().map_or(Ok(()), works)
+            }
+            Self::Verify { key } => {
+                let said = api.post(&path(&["provider-keys", &key, "verify"])?, &json!({})).await?.body;
+                out.object(&said)?;
+                works(&said)
             }
             Self::Update { key, secret_file, fields } => {
                 let moves = fields.base_url.is_some();

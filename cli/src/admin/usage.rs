@@ -1,5 +1,7 @@
 //! `clawgate usage …`
 
+use std::path::{Path, PathBuf};
+
 use serde_json::Value;
 
 use super::client::path;
@@ -65,6 +67,8 @@ pub(crate) enum UsageVerb {
     },
     /// Single requests, newest first
     Logs(Box<LogsArgs>),
+    /// Every request as a file, newest first
+    Export(Box<ExportArgs>),
 }
 
 /// Which requests are summed.
@@ -81,9 +85,31 @@ pub(crate) struct Scope {
     end_date: Option<String>,
 }
 
-/// Filters of single requests.
+/// Single requests as a list.
 #[derive(clap::Args, Debug)]
 pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    filters: Filters,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// Single requests as a file.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    filters: Filters,
+    /// csv, or ndjson: one JSON object a line
+    #[arg(long, default_value = "csv", value_parser = ["csv", "ndjson"])]
+    format: String,
+    /// Write to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Filters of single requests.
+#[derive(clap::Args, Debug)]
+struct Filters {
     /// Only this bot
     #[arg(long, value_name = "HOSTNAME")]
     bot: Option<String>,
@@ -108,8 +134,21 @@ pub(crate) struct LogsArgs {
     /// Before this time, RFC 3339
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
-    #[command(flatten)]
-    list: ListArgs,
+}
+
+impl Filters {
+    fn query(self) -> Query {
+        given([
+            ("bot", self.bot),
+            ("vendor", self.vendor),
+            ("model", self.model),
+            ("status", self.status.map(|s| s.to_string())),
+            ("outcome", self.outcome),
+            ("key", self.key),
+            ("from", self.from),
+            ("to", self.to),
+        ])
+    }
 }
 
 type Query = Vec<(&'static str, String)>;
@@ -150,18 +189,33 @@ impl UsageVerb {
                 out.rows(&rows(&api.get(&path, &query).await?, "groups"), BREAKDOWN)
             }
             Self::Logs(args) => {
-                let filters = given([
-                    ("bot", args.bot),
-                    ("vendor", args.vendor),
-                    ("model", args.model),
-                    ("status", args.status.map(|s| s.to_string())),
-                    ("outcome", args.outcome),
-                    ("key", args.key),
-                    ("from", args.from),
-                    ("to", args.to),
-                ]);
-                out.rows(&api.list("/usage/logs", &filters, args.list.limit).await?, LOGS)
+                let LogsArgs { filters, list } = *args;
+                out.rows(&api.list("/usage/logs", &filters.query(), list.limit).await?, LOGS)
             }
+            Self::Export(args) => {
+                let ExportArgs { filters, format, file } = *args;
+                let mut query = filters.query();
+                query.push(("format", format));
+                match file {
+                    None => api.download("/usage/export", &query, &mut std::io::stdout().lock()).await,
+                    Some(path) => into_file(session, &query, &path).await,
+                }
+            }
+        }
+    }
+}
+
+/// The file appears under its name only when it is complete.
+async fn into_file(session: &Session, query: &Query, path: &Path) -> Result<(), Failure> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".part");
+    let failed = |e| Failure::failed(&format!("writing {}", path.display()), e);
+    let mut file = std::fs::File::create(&partial).map_err(failed)?;
+    match session.api.download("/usage/export", query, &mut file).await {
+        Ok(()) => std::fs::rename(&partial, path).map_err(failed),
+        Err(failure) => {
+            let _ = std::fs::remove_file(&partial);
+            Err(failure)
         }
     }
 }

@@ -17,9 +17,7 @@ pub async fn ensure_default_tenant(domain: &Domain) -> Result<TenantRow, DomainE
     match tenants::create(domain, &Caller::system(), new).await {
         Ok(done) => Ok(done.value),
         // Another process was faster.
-        Err(DomainError::AlreadyExists { .. }) => {
-            find(domain).await?.ok_or(DomainError::NotFound { what: "tenant" })
-        }
+        Err(DomainError::AlreadyExists { .. }) => find(domain).await?.ok_or(DomainError::NotFound { what: "tenant" }),
         Err(error) => Err(error),
     }
 }

@@ -9,8 +9,9 @@ use http::Method;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use super::page::Page;
 use super::problem::ProblemBody;
 
 /// What the document says about one operation.
@@ -20,8 +21,11 @@ pub struct Doc {
     parameters: Vec<Value>,
     request: Option<(String, bool)>,
     answers: Vec<(u16, Option<String>)>,
+    texts: Vec<(u16, &'static [&'static str])>,
     schemas: Vec<(String, RefOr<Schema>)>,
     public: bool,
+    /// Schema of the answered page, and of its rows.
+    page_of: Option<(String, String)>,
 }
 
 impl Doc {
@@ -34,8 +38,10 @@ impl Doc {
             parameters: Vec::new(),
             request: None,
             answers: Vec::new(),
+            texts: Vec::new(),
             schemas: Vec::new(),
             public: false,
+            page_of: None,
         }
     }
 
@@ -88,6 +94,25 @@ impl Doc {
     pub fn answers<T: ToSchema>(mut self, status: u16) -> Self {
         let name = self.schema::<T>();
         self.answers.push((status, Some(name)));
+        self
+    }
+
+    /// A page of a list. Each has a schema of its own, named after its rows:
+    /// the generic type has one name for all of them.
+    #[must_use]
+    pub fn answers_page<T: ToSchema>(mut self) -> Self {
+        let row = self.schema::<T>();
+        let name = format!("{row}Page");
+        self.schemas.push((name.clone(), <Page<T> as PartialSchema>::schema()));
+        self.page_of = Some((name.clone(), row));
+        self.answers.push((200, Some(name)));
+        self
+    }
+
+    /// An answer of text, in one of these media types.
+    #[must_use]
+    pub fn answers_text(mut self, status: u16, kinds: &'static [&'static str]) -> Self {
+        self.texts.push((status, kinds));
         self
     }
 
@@ -145,6 +170,11 @@ impl Doc {
             }
             responses.insert(status.to_string(), answer);
         }
+        for (status, kinds) in &self.texts {
+            let media: Map<String, Value> =
+                kinds.iter().map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "string"}}))).collect();
+            responses.insert(status.to_string(), json!({"description": "The answer.", "content": media}));
+        }
         responses.insert(
             "default".into(),
             json!({"description": "A problem.", "content": content("application/problem+json", "Problem")}),
@@ -165,7 +195,11 @@ impl Doc {
 }
 
 fn content(kind: &str, schema: &str) -> Value {
-    json!({kind: {"schema": {"$ref": format!("#/components/schemas/{schema}")}}})
+    json!({kind: {"schema": reference(schema)}})
+}
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
 fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
@@ -186,6 +220,9 @@ pub fn document<'a>(
         for (name, schema) in &doc.schemas {
             if let Ok(mut value) = serde_json::to_value(schema) {
                 close(&mut value);
+                if let Some((_, row)) = doc.page_of.as_ref().filter(|(page, _)| page == name) {
+                    value["properties"]["data"]["items"] = reference(row);
+                }
                 schemas.insert(name.clone(), value);
             }
         }

@@ -13,7 +13,7 @@ use http::{Uri, header};
 use super::api::Api;
 use super::layers::{self, AllowedHosts};
 use super::openapi::Doc;
-use super::page::{Page, PageQuery};
+use super::page::PageQuery;
 use super::pages;
 use super::state::App;
 use super::test_hooks;
@@ -50,7 +50,7 @@ fn tenancy(api: Api) -> Api {
             Doc::new("getMe", "Who this token is and what it may").answers::<auth::Me>(200))
         .get("/api/v1/tenants", tenants::list,
             Doc::new("listTenants", "Tenants this token may see").query::<PageQuery>()
-                .answers::<Page<TenantView>>(200))
+                .answers_page::<TenantView>())
         .post("/api/v1/tenants", tenants::create,
             Doc::new("createTenant", "Adds a tenant").body::<CreateTenant>().creates().reaches_nodes()
                 .answers::<TenantView>(201))
@@ -64,7 +64,7 @@ fn tenancy(api: Api) -> Api {
                 .answers_nothing(204))
         .get("/api/v1/projects", projects::list,
             Doc::new("listProjects", "Projects of the tenant").of_tenant().query::<PageQuery>()
-                .answers::<Page<ProjectView>>(200))
+                .answers_page::<ProjectView>())
         .post("/api/v1/projects", projects::create,
             Doc::new("createProject", "Adds a project").of_tenant().body::<CreateProject>().creates().reaches_nodes()
                 .answers::<ProjectView>(201))
@@ -78,7 +78,7 @@ fn tenancy(api: Api) -> Api {
                 .answers_nothing(204))
         .get("/api/v1/api-tokens", api_tokens::list,
             Doc::new("listApiTokens", "API tokens of the tenant").of_tenant().query::<TokensQuery>()
-                .answers::<Page<ApiTokenView>>(200))
+                .answers_page::<ApiTokenView>())
         .post("/api/v1/api-tokens", api_tokens::create,
             Doc::new("createApiToken", "Mints an API token; it is shown once").of_tenant().body::<CreateApiToken>().creates()
                 .answers::<ApiTokenView>(201))
@@ -92,7 +92,7 @@ fn platform(api: Api) -> Api {
     use nodes::{EnrollToken, NodeStatus};
     use vendors::{CreateVendor, PatchVendor, VendorView};
     api.get("/api/v1/nodes", nodes::list,
-            Doc::new("listNodes", "Data-plane nodes").answers::<Page<NodeStatus>>(200))
+            Doc::new("listNodes", "Data-plane nodes").answers_page::<NodeStatus>())
         .get("/api/v1/nodes/{id}", nodes::get,
             Doc::new("getNode", "One data-plane node").answers::<NodeStatus>(200))
         .delete("/api/v1/nodes/{id}", nodes::revoke,
@@ -102,10 +102,10 @@ fn platform(api: Api) -> Api {
                 .answers::<EnrollToken>(201))
         .get("/api/v1/audit", audit::list,
             Doc::new("listAudit", "The audit log, newest first").of_tenant().query::<AuditQuery>()
-                .answers::<Page<AuditEntry>>(200))
+                .answers_page::<AuditEntry>())
         .get("/api/v1/vendors", vendors::list,
             Doc::new("listVendors", "The catalogue, then the tenant's own vendors").of_tenant().query::<PageQuery>()
-                .answers::<Page<VendorView>>(200))
+                .answers_page::<VendorView>())
         .post("/api/v1/vendors", vendors::create,
             Doc::new("createVendor", "Adds a vendor of the tenant's own").of_tenant().body::<CreateVendor>().creates().reaches_nodes()
                 .answers::<VendorView>(201))
@@ -124,13 +124,13 @@ fn provider_keys(api: Api) -> Api {
     use provider_keys::{KeysQuery, read, verify, write};
     api.get("/api/v1/provider-keys", read::list,
             Doc::new("listProviderKeys", "Provider keys, without their secrets").of_tenant().query::<KeysQuery>()
-                .answers::<Page<ProviderKeyView>>(200))
+                .answers_page::<ProviderKeyView>())
         .post("/api/v1/provider-keys", write::create,
             Doc::new("createProviderKey", "Adds a provider key").of_tenant().query::<CreateProviderKeyQuery>().body::<CreateProviderKey>().creates().reaches_nodes()
                 .answers::<ProviderKeyView>(201))
         .get("/api/v1/provider-keys/health", read::health,
             Doc::new("getProviderKeyHealth", "Health of every key").of_tenant().query::<KeysQuery>()
-                .answers::<Page<ProviderKeyHealth>>(200))
+                .answers_page::<ProviderKeyHealth>())
         .get("/api/v1/provider-keys/{id}", read::get,
             Doc::new("getProviderKey", "One provider key, without its secret").of_tenant()
                 .answers::<ProviderKeyView>(200))
@@ -153,7 +153,7 @@ fn bots(api: Api) -> Api {
     use bots::{BotsQuery, lifecycle, read, tokens, write};
     let lifecycle_doc = |id, summary| Doc::new(id, summary).of_tenant().reaches_nodes().answers::<BotView>(200);
     api.get("/api/v1/bots", read::list,
-            Doc::new("listBots", "Bots of the tenant").of_tenant().query::<BotsQuery>().answers::<Page<BotView>>(200))
+            Doc::new("listBots", "Bots of the tenant").of_tenant().query::<BotsQuery>().answers_page::<BotView>())
         .post("/api/v1/bots", write::create,
             Doc::new("createBot", "Adds a bot; its token is shown once").of_tenant().body::<CreateBot>().creates().reaches_nodes()
                 .answers::<BotView>(201))
@@ -180,7 +180,7 @@ fn bots(api: Api) -> Api {
         .post("/api/v1/bots/{hostname}/resume", lifecycle::resume,
             lifecycle_doc("resumeBot", "Lifts a suspension"))
         .get("/api/v1/bots/{hostname}/tokens", tokens::list,
-            Doc::new("listBotTokens", "Tokens of a bot").of_tenant().answers::<Page<BotTokenView>>(200))
+            Doc::new("listBotTokens", "Tokens of a bot").of_tenant().answers_page::<BotTokenView>())
         .post("/api/v1/bots/{hostname}/tokens", tokens::create,
             Doc::new("createBotToken", "Mints one more token; it is shown once").of_tenant().optional_body::<CreateBotToken>().creates().reaches_nodes()
                 .answers::<BotTokenView>(201))
@@ -195,7 +195,8 @@ fn bots(api: Api) -> Api {
 #[rustfmt::skip] // the list is read line by line
 fn usage(api: Api) -> Api {
     use usage::handlers as of;
-    use usage::logs::{self, LogsQuery};
+    use usage::export::{self, ExportFormat};
+    use usage::logs::{self, LogsFilter, LogsPage};
     use usage::overview::{self, Overview};
     use usage::sums::TenantScope;
     api.get("/api/v1/bots/{hostname}/usage/stats", of::bot_stats,
@@ -217,10 +218,13 @@ fn usage(api: Api) -> Api {
             Doc::new("getUsageBreakdown", "Sums of the tenant or a part of it by something").of_tenant().query::<BreakdownQuery>().query::<TenantScope>()
                 .answers::<UsageBreakdown>(200))
         .get("/api/v1/usage/logs", logs::list,
-            Doc::new("listUsageLogs", "Exchanges, newest first").of_tenant().query::<LogsQuery>()
-                .answers::<Page<UsageLog>>(200))
+            Doc::new("listUsageLogs", "Exchanges, newest first").of_tenant().query::<LogsFilter>().query::<LogsPage>()
+                .answers_page::<UsageLog>())
         .get("/api/v1/usage/logs/{request_id}", logs::get,
             Doc::new("getUsageLog", "One exchange").of_tenant().answers::<UsageLog>(200))
+        .get("/api/v1/usage/export", export::export,
+            Doc::new("exportUsage", "Every exchange, newest first, as a file").of_tenant().query::<LogsFilter>().query::<ExportFormat>()
+                .answers_text(200, &["text/csv", "application/x-ndjson"]))
         .get("/api/v1/metrics/usage", overview::usage,
             Doc::new("getMetricsUsage", "Today, this week and this month").of_tenant()
                 .answers::<overview::UsagePeriods>(200))
@@ -313,6 +317,19 @@ mod tests {
         for reference in text.split("#/components/schemas/").skip(1) {
             let name = reference.split('"').next().expect("a name");
             assert!(schemas.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_list_has_the_schema_of_its_rows() {
+        let document = api().document(ALIASES);
+        for (path, rows) in
+            [("/api/v1/bots", "Bot"), ("/api/v1/audit", "AuditEntry"), ("/api/v1/usage/logs", "UsageLog")]
+        {
+            let answer = &document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"];
+            assert_eq!(answer["schema"]["$ref"], format!("#/components/schemas/{rows}Page"));
+            let page = &document["components"]["schemas"][format!("{rows}Page")];
+            assert_eq!(page["properties"]["data"]["items"]["$ref"], format!("#/components/schemas/{rows}"), "{page}");
         }
     }
 

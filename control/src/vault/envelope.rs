@@ -105,7 +105,12 @@ impl Vault {
         self.open_secret(binding, row).map(drop)
     }
 
-    fn open_secret(&self, binding: &SecretBinding<'_>, row: &SealedColumns) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    /// Only for this folder: nobody else sees a plaintext.
+    pub(super) fn open_secret(
+        &self,
+        binding: &SecretBinding<'_>,
+        row: &SealedColumns,
+    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         if row.kek_id != self.kek_id {
             return Err(VaultError::OtherKey(row.kek_id.clone()));
         }

@@ -47,7 +47,7 @@ async fn a_bot_lives() {
         let bot = control.call("POST", &format!("/bots/worker-1/{verb}")).send().await.ok(200);
         assert_eq!(bot["suspended"], suspended, "{verb}");
     }
-    for verb in ["start", "stop"] {
+    for verb in ["start", "stop", "restart"] {
         control.call("POST", &format!("/bots/worker-1/{verb}")).send().await.problem(409, "not_run_by_us");
     }
     control.call("POST", "/bots").json(&json!({"hostname": "worker-1"})).send().await.refuses_conflict("hostname");
@@ -87,6 +87,28 @@ async fn tokens_come_and_go() {
 
     let wrong = json!({"expires_at": "tomorrow"});
     control.call("POST", "/bots/b/tokens").json(&wrong).send().await.refuses(&[("expires_at", "format")]);
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_bot_has_no_token_until_it_gets_a_new_one() {
+    let control = Control::start().await;
+    control.create("/bots", json!({"hostname": "b"})).await;
+    control.create("/bots/b/tokens", json!({"name": "ci"})).await;
+    let bot = control.call("POST", "/bots/b/kill").send().await.ok(200);
+    assert_eq!((&bot["enabled"], &bot["suspended"]), (&json!(true), &json!(false)));
+    let revoked = |tokens: serde_json::Value| {
+        let data = tokens["data"].as_array().expect("data").clone();
+        (data.iter().filter(|token| !token["revoked_at"].is_null()).count(), data.len())
+    };
+    assert_eq!(revoked(control.get("/bots/b/tokens").await), (2, 2));
+    // Again is no error, and a new token lets the bot back in.
+    control.call("POST", "/bots/b/kill").send().await.ok(200);
+    control.create("/bots/b/tokens", json!({})).await;
+    assert_eq!(revoked(control.get("/bots/b/tokens").await), (2, 3));
+    let rows = control.get("/audit?action=bot.kill").await;
+    assert_eq!(rows["data"][1]["detail"]["tokens_revoked"], 2, "{rows}");
+    control.call("POST", "/bots/none/kill").send().await.problem(404, "not_found");
     control.stop().await;
 }
 

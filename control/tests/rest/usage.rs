@@ -250,3 +250,49 @@ async fn the_tenant_at_a_glance() {
     assert_eq!((points.len(), numbers(points.last().expect("a point"))), (24, [1, 0, 5, 6]));
     control.stop().await;
 }
+
+#[tokio::test]
+async fn an_export_holds_every_row_in_both_forms() {
+    let control = Control::start().await;
+    let bot = control.create("/bots", json!({"hostname": "b"})).await;
+    let tenant = control.get("/tenants/default").await;
+    let who = Who { tenant: tenant["id"].as_str().expect("id"), bot: bot["id"].as_str().expect("id"), project: "" };
+    // More than two batches, several rows of one instant.
+    let events = (0..1203).map(|n| {
+        let time = format!("2025-03-10T12:{:02}:00Z", n / 40);
+        event(&who, &time, if n % 3 == 0 { "=cmd(\"x\"),1" } else { "gpt-4o" }, "ok", (100, 10))
+    });
+    write(&control, events.collect()).await;
+
+    let answer = control.call("GET", "/usage/export?format=ndjson").send().await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/x-ndjson"));
+    let rows: Vec<Value> = answer.text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let ids: std::collections::BTreeSet<&str> = rows.iter().map(|row| row["id"].as_str().expect("id")).collect();
+    assert_eq!((rows.len(), ids.len()), (1203, 1203));
+    let listed = control.get("/usage/logs?limit=1").await;
+    assert_eq!(listed["data"][0], rows[0], "the first line is the newest row");
+
+    let answer = control.call("GET", "/usage/export?bot=b").send().await;
+    assert!(answer.header("content-type").starts_with("text/csv"), "{:?}", answer.headers);
+    assert_eq!(answer.header("content-disposition"), "attachment; filename=usage.csv");
+    let mut lines = answer.text.split("\r\n");
+    let head: Vec<&str> = lines.next().expect("head").split(',').collect();
+    let fields: Vec<&str> = rows[0].as_object().expect("object").keys().map(String::as_str).collect();
+    assert_eq!(head, fields, "a column for every field, in its order");
+    assert_eq!(lines.filter(|line| !line.is_empty()).count(), 1203);
+    assert!(answer.text.contains("\"'=cmd(\"\"x\"\"),1\"") && !answer.text.contains(",=cmd"));
+
+    let few = control.call("GET", "/usage/export?format=ndjson&to=2025-03-10T12:01:00Z").send().await;
+    assert_eq!(few.text.lines().count(), 40);
+    let none = control.call("GET", "/usage/export?format=ndjson&vendor=nobody").send().await;
+    assert_eq!((none.status, none.text.as_str()), (200, ""));
+    let none = control.call("GET", "/usage/export?vendor=nobody").send().await;
+    assert_eq!(none.text.matches("\r\n").count(), 1, "the head alone");
+    control.call("GET", "/usage/export?format=xlsx").send().await.problem(400, "invalid_parameter");
+    control.call("GET", "/usage/export?bot=none").send().await.problem(404, "not_found");
+    control.call("GET", "/usage/export?limit=3").send().await.problem(400, "invalid_parameter");
+    let stranger = control.create("/api-tokens", json!({"name": "n", "role": "owner", "scopes": ["bot.read"]})).await;
+    let stranger = stranger["token"].as_str().expect("token");
+    control.as_token(stranger, "GET", "/usage/export").send().await.problem(403, "forbidden");
+    control.stop().await;
+}

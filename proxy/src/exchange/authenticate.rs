@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clawgate_shared::clock;
-use clawgate_shared::token::{self, TokenKind};
+use clawgate_shared::token::{self, TokenHash, TokenKind};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
@@ -15,20 +15,40 @@ use crate::wire::error::Code;
 /// The subprotocol prefix under which a browser's WebSocket sends a key.
 const WEBSOCKET_CARRIER: &str = "openai-insecure-api-key.";
 
+/// Who calls, and with what.
+#[derive(Debug)]
+pub struct Caller {
+    /// The bot.
+    pub bot: Arc<Bot>,
+    /// The token it presented, and when that ends.
+    pub token: Presented,
+}
+
+/// A token that was found good.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented {
+    /// What it is looked up by.
+    pub hash: TokenHash,
+    /// Unix microseconds; 0: never.
+    pub expires_at_micros: i64,
+}
+
 /// Finds the bot.
 ///
 /// # Errors
 /// No token, several different ones, an unknown or expired one, or a bot that
 /// may not call now.
-pub fn authenticate(snapshot: &Snapshot, received: &Received) -> Result<Arc<Bot>, Refusal> {
+pub fn authenticate(snapshot: &Snapshot, received: &Received) -> Result<Caller, Refusal> {
     let token = presented(&received.headers, received.query_token.as_deref())?;
-    let Some(entry) = snapshot.tokens.get(&token::hash(token.as_bytes())) else {
+    let hash = token::hash(token.as_bytes());
+    let Some(entry) = snapshot.tokens.get(&hash) else {
         return Err(unknown(token));
     };
     if entry.expires_at_micros != 0 && entry.expires_at_micros <= clock::now_micros() {
         return Err(Refusal::new(Code::BotTokenExpired, "the bot token has expired; create a new one for this bot"));
     }
-    Ok(entry.bot.clone())
+    let token = Presented { hash, expires_at_micros: entry.expires_at_micros };
+    Ok(Caller { bot: entry.bot.clone(), token })
 }
 
 /// Whether a known bot may call now.

@@ -23,6 +23,8 @@ mod tunnel;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use clawgate_shared::token::masked;
+
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
 use crate::telemetry::{AccessLog, Metrics};
@@ -34,6 +36,7 @@ pub use prepare::BodyBudget;
 pub use reject::Refusal;
 pub use settle::{Outcome, Settlement};
 
+use authenticate::Caller;
 use record::Facts;
 
 /// What exchanges share.
@@ -145,8 +148,8 @@ async fn stages<D: Downstream>(
     let received = receive::receive(head)?;
     let seen = services.snapshots.swaps();
     let snapshot = current(services)?;
-    let bot = authenticate::authenticate(&snapshot, &received)?;
-    settlement.facts.vendor = record::redacted(&received.vendor);
+    let Caller { bot, token } = authenticate::authenticate(&snapshot, &received)?;
+    settlement.facts.vendor = masked(&received.vendor).into_owned();
     settlement.facts.bot = Some(bot.clone());
     settlement.facts.config = snapshot.version.clone();
     settlement.facts.config_header.clone_from(&snapshot.version_header);
@@ -154,7 +157,7 @@ async fn stages<D: Downstream>(
     let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
     let candidates = plan::plan(&bot, &received.vendor, &received.headers)?;
     let chosen = attempt::attempt(services, settlement, &received, &prepared, candidates, down).await?;
-    let watch = relay::Watch::new(&services.snapshots, bot.clone(), seen);
+    let watch = relay::Watch::new(&services.snapshots, bot.clone(), token, seen);
     if chosen.answer.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(tunnel::tunnel(settlement, chosen, watch, down).await);
     }

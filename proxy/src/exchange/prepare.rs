@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use clawgate_shared::catalogue::{self, ResolveError, Resolved, RouteClass, Vendor, resolve};
 use clawgate_shared::dialect::{Dialect, Protocol};
+use clawgate_shared::token::masked;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
 
 use super::Services;
 use super::ports::{BodyError, Downstream};
 use super::receive::Received;
-use super::record::{Facts, redacted};
+use super::record::Facts;
 use super::reject::Refusal;
 use super::tunnel::asks_websocket;
 use crate::snapshot::Bot;
@@ -101,14 +102,14 @@ pub async fn prepare<'a, D: Downstream>(
     down: &mut D,
 ) -> Result<Prepared<'a>, Refusal> {
     let vendor = bot.tenant.vendor(&received.vendor).ok_or_else(|| {
-        Refusal::new(Code::VendorUnknown, format!("vendor {:?} is not known here", redacted(&received.vendor)))
+        Refusal::new(Code::VendorUnknown, format!("vendor {:?} is not known here", masked(&received.vendor)))
     })?;
     if !bot.allowed_vendors.is_empty() && !bot.allowed_vendors.contains(&received.vendor) {
         return Err(Refusal::new(Code::VendorNotAllowed, format!("this bot may not use vendor {}", received.vendor)));
     }
     let resolved = resolve(vendor, received.method.as_str(), &received.rest).map_err(path_refusal)?;
     facts.dialect = resolved.dialect();
-    resolved.endpoint().clone_into(&mut facts.endpoint);
+    facts.endpoint = masked(resolved.endpoint()).into_owned();
     if resolved.route.class == RouteClass::AccountResource && !bot.account_resources {
         let text = "this route holds account resources; the bot needs the permission account_resources";
         return Err(Refusal::new(Code::PathDenied, text));
@@ -122,13 +123,13 @@ pub async fn prepare<'a, D: Downstream>(
         .as_deref()
         .or(peek.as_ref().and_then(|p| p.model.as_ref()).map(|m| m.name.as_str()))
         .unwrap_or("");
-    model.clone_into(&mut facts.model);
+    facts.model = masked(model).into_owned();
     if model.is_empty() {
         if needs_model(&resolved) {
             return Err(Refusal::new(Code::ModelMissing, "the request body names no model"));
         }
     } else if !bot.allows_model(model) {
-        return Err(Refusal::new(Code::ModelNotAllowed, format!("this bot may not use model {model:?}")));
+        return Err(Refusal::new(Code::ModelNotAllowed, format!("this bot may not use model {:?}", facts.model)));
     }
     let may_ask_usage = !bot.never_include_usage && facts.stream && resolved.route.protocol.has_stream_options();
     let websocket = received.method == Method::GET && asks_websocket(&received.headers);
@@ -179,7 +180,16 @@ fn look_into(resolved: &Resolved<'_>, received: &Received, body: &Bytes) -> Resu
     if resolved.route.protocol == Protocol::Opaque || received.method != Method::POST || !is_json(&received.headers) {
         return Ok(None);
     }
-    peek(body).map(Some).map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))
+    let refused = |text: String| Refusal::new(Code::BadRequest, text);
+    let found = peek(body).map_err(|error| refused(error.to_string()))?;
+    if let Some(name) = found.repeated {
+        // The vendor might heed another one than was checked here.
+        return Err(refused(format!("the field {name:?} stands more than once in the request body; send it once")));
+    }
+    if found.model_is_no_text {
+        return Err(refused("the field \"model\" of the request body must be a string".to_owned()));
+    }
+    Ok(Some(found))
 }
 
 /// A missing content type is taken for JSON, as vendors do.

@@ -1,9 +1,9 @@
 //! The head of a request: limits, then where it wants to go.
 
+use clawgate_shared::token::masked;
 use http::{HeaderMap, Method};
 
 use super::ports::Head;
-use super::record::redacted;
 use super::reject::Refusal;
 use crate::wire::error::Code;
 
@@ -67,7 +67,7 @@ pub fn receive(head: Head) -> Result<Received, Refusal> {
 }
 
 fn unknown_route(path: &str) -> Refusal {
-    let shown: String = redacted(path).chars().take(100).collect();
+    let shown: String = masked(path).chars().take(100).collect();
     Refusal::new(
         Code::RouteUnknown,
         format!(

@@ -1,10 +1,12 @@
 //! Facts about an exchange, for usage rows, logs and headers only: no stage
-//! decides anything by them.
+//! decides anything by them. What a client chose enters masked: people paste
+//! credentials into paths, model names and ids.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use clawgate_shared::dialect::Dialect;
+use clawgate_shared::token::masked;
 use clawgate_shared::{clock, id};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -56,35 +58,20 @@ pub struct Facts {
     pub waited_micros: u64,
 }
 
-/// What clients put into paths by mistake and no log may hold: our tokens and
-/// what vendors' keys usually begin with.
-const SECRET_MARKS: [&str; 7] = ["cgb_", "cga_", "cge1_", "cge_", "sk-", "AIza", "gsk_"];
-
-/// A path fit for logs: a segment that may hold a credential is left out.
-#[must_use]
-pub fn redacted(path: &str) -> String {
-    if !SECRET_MARKS.iter().any(|mark| path.contains(mark)) {
-        return path.to_owned();
-    }
-    let suspicious = |segment: &&str| SECRET_MARKS.iter().any(|mark| segment.contains(mark));
-    let shown: Vec<&str> = path.split('/').map(|segment| if suspicious(&segment) { "…" } else { segment }).collect();
-    shown.join("/")
-}
-
 impl Facts {
     /// Begins the record of a request.
     #[must_use]
     pub fn begin(method: &Method, path: &str, headers: &HeaderMap) -> Self {
         let text = |names: &[&str]| {
             let value = names.iter().find_map(|name| headers.get(*name)).and_then(|v| v.to_str().ok());
-            value.filter(|text| text.len() <= MAX_CLIENT_ID).unwrap_or("").to_owned()
+            masked(value.filter(|text| text.len() <= MAX_CLIENT_ID).unwrap_or("")).into_owned()
         };
         Self {
             id: id::new(id::Kind::Exchange),
             started: Instant::now(),
             at_micros: clock::now_micros(),
             method: method.clone(),
-            path: redacted(path),
+            path: masked(path).into_owned(),
             client_request_id: text(&["x-request-id"]),
             agent_id: text(&["x-clawgate-agent", "x-clawrouter-agent-id"]),
             session_id: text(&["x-clawgate-session", "x-clawrouter-session-id"]),
@@ -169,9 +156,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_in_the_path_reaches_no_log() {
-        assert_eq!(redacted("/v1/openai/chat/completions"), "/v1/openai/chat/completions");
-        assert_eq!(redacted("/v1/openai/cgb_abc/x"), "/v1/openai/…/x");
-        assert_eq!(redacted("/v1/sk-proj-1"), "/v1/…");
+    fn a_token_in_path_or_id_reaches_no_record() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-request-id", HeaderValue::from_static("cgb_abc"));
+        let facts = Facts::begin(&Method::GET, "/v1/openai/cgb_abc/x", &headers);
+        assert_eq!((facts.path.as_str(), facts.client_request_id.as_str()), ("/v1/openai/cgb_***/x", "cgb_***"));
     }
 }

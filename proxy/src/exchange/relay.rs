@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use clawgate_shared::clock;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
 use super::Services;
 use super::attempt::{Chosen, upstream_refusal};
+use super::authenticate::Presented;
 use super::ports::{Downstream, Gone, Length};
 use super::prepare::Prepared;
 use super::reject::Refusal;
@@ -26,23 +28,27 @@ const DRAIN_FOR: Duration = Duration::from_secs(120);
 /// Most bytes of such a drain.
 const DRAIN_BYTES: usize = 64 << 20;
 
-/// Notices that a bot was suspended or deleted while its answer streams.
+/// Notices that a bot was suspended or deleted, or its token taken away, while
+/// its answer streams.
 #[derive(Debug)]
 pub struct Watch<'a> {
     snapshots: &'a Handle,
     bot: Arc<Bot>,
+    token: Presented,
     /// How often the configuration had changed when it was last looked at.
     seen: u64,
 }
 
 impl<'a> Watch<'a> {
-    /// Watches `bot`, admitted under the configuration that `seen` counts.
-    pub fn new(snapshots: &'a Handle, bot: Arc<Bot>, seen: u64) -> Self {
-        Self { snapshots, bot, seen }
+    /// Watches `bot`, admitted with `token` under the configuration that `seen`
+    /// counts.
+    pub fn new(snapshots: &'a Handle, bot: Arc<Bot>, token: Presented, seen: u64) -> Self {
+        Self { snapshots, bot, token, seen }
     }
 
-    /// Whether the bot may no longer call: gone, disabled or suspended. Looks
-    /// only when the configuration has changed.
+    /// Whether the bot may no longer call: gone, disabled, suspended, or without
+    /// the token it called with. A token that merely ran out ends nothing that it
+    /// began. Looks only when the configuration has changed.
     pub fn revoked(&mut self) -> bool {
         let swaps = self.snapshots.swaps();
         if swaps == self.seen {
@@ -50,8 +56,20 @@ impl<'a> Watch<'a> {
         }
         self.seen = swaps;
         let Some(now) = self.snapshots.load() else { return false };
-        let current = now.tokens.values().find(|entry| entry.bot.id == self.bot.id);
-        current.is_none_or(|entry| entry.bot.state != BotState::Enabled || entry.bot.tenant.suspended)
+        let bot = match now.tokens.get(&self.token.hash) {
+            Some(entry) => {
+                self.token.expires_at_micros = entry.expires_at_micros;
+                Some(&entry.bot)
+            }
+            None => {
+                let expires = self.token.expires_at_micros;
+                if expires == 0 || expires > clock::now_micros() {
+                    return true;
+                }
+                now.tokens.values().map(|entry| &entry.bot).find(|bot| bot.id == self.bot.id)
+            }
+        };
+        bot.is_none_or(|bot| bot.state != BotState::Enabled || bot.tenant.suspended)
     }
 }
 
@@ -124,8 +142,10 @@ pub async fn relay<D: Downstream>(
                 return Ok(end_without_client(services, settlement, answer, meter).await);
             }
             Event::Revoked => {
-                let refusal =
-                    Refusal::new(Code::BotSuspended, "this bot was suspended or deleted while it was being served");
+                let refusal = Refusal::new(
+                    Code::BotSuspended,
+                    "this bot was suspended or deleted, or its token taken away, while it was being served",
+                );
                 settlement.usage = meter.finish().usage;
                 break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
                 return Ok((Outcome::Interrupted, Some(refusal)));

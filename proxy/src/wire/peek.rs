@@ -25,13 +25,14 @@ pub enum PeekError {
     ModelTooLong,
 }
 
-/// What a request body says. Where a key stands twice the last one counts, as
-/// with the vendors; [`Self::repeated`] names it for those who would rather
-/// refuse.
+/// What a request body says. Where a key stands twice the last one counts here;
+/// [`Self::repeated`] names it, because a vendor may heed the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peek {
     /// The `model` member when it is a string.
     pub model: Option<Model>,
+    /// The `model` member is neither a string nor null.
+    pub model_is_no_text: bool,
     /// The `stream` member when it is a boolean.
     pub stream: Option<bool>,
     /// Every member that limits the output.
@@ -53,7 +54,21 @@ pub struct Peek {
     pub root: Slot,
     /// The same of `generationConfig`.
     pub generation_config: Option<Slot>,
+    /// The members seen so far, one bit each.
+    seen: u8,
 }
+
+/// Members that may stand once.
+const ONCE: [&str; 8] = [
+    "model",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "generationConfig",
+    "maxOutputTokens",
+];
 
 /// A model name and its place, quotes included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,33 +189,35 @@ impl Peek {
     fn member(&mut self, scanner: &mut Scanner<'_>, name: &[u8]) -> Step {
         match name {
             b"model" => {
-                self.once(self.model.is_some(), "model");
+                self.once("model");
+                let null = scanner.next() == Some(b'n');
                 self.model = scanner.text()?.map(|(name, range)| Model { name, range });
+                self.model_is_no_text = self.model.is_none() && !null;
             }
             b"stream" => {
-                self.once(self.stream.is_some(), "stream");
+                self.once("stream");
                 self.stream = boolean(scanner)?;
             }
             b"background" => self.background = boolean(scanner)? == Some(true),
             b"stream_options" => {
-                self.once(self.stream_options != StreamOptions::Absent, "stream_options");
+                self.once("stream_options");
                 self.stream_options = stream_options(scanner)?;
             }
             b"max_tokens" => {
-                self.once(self.limits.max_tokens.is_some(), "max_tokens");
+                self.once("max_tokens");
                 self.limits.max_tokens = Some(limit(scanner)?);
             }
             b"max_completion_tokens" => {
-                self.once(self.limits.max_completion_tokens.is_some(), "max_completion_tokens");
+                self.once("max_completion_tokens");
                 self.limits.max_completion_tokens = Some(limit(scanner)?);
             }
             b"max_output_tokens" => {
-                self.once(self.limits.max_output_tokens.is_some(), "max_output_tokens");
+                self.once("max_output_tokens");
                 self.limits.max_output_tokens = Some(limit(scanner)?);
             }
             b"n" | b"best_of" => self.n = self.n.max(count(scanner)?),
             b"generationConfig" | b"generation_config" if scanner.next() == Some(b'{') => {
-                self.once(self.generation_config.is_some(), "generationConfig");
+                self.once("generationConfig");
                 self.config(scanner)?;
             }
             b"previous_response_id" | b"conversation" | b"cachedContent" | b"cached_content" => {
@@ -226,7 +243,7 @@ impl Peek {
             empty = false;
             match name {
                 b"maxOutputTokens" | b"max_output_tokens" => {
-                    self.once(self.limits.gemini.is_some(), "maxOutputTokens");
+                    self.once("maxOutputTokens");
                     self.limits.gemini = Some(limit(scanner)?);
                 }
                 b"candidateCount" | b"candidate_count" => self.n = self.n.max(count(scanner)?),
@@ -240,10 +257,12 @@ impl Peek {
         Ok(())
     }
 
-    fn once(&mut self, seen: bool, name: &'static str) {
-        if seen {
+    fn once(&mut self, name: &'static str) {
+        let bit = ONCE.iter().position(|known| *known == name).map_or(0, |at| 1_u8 << at);
+        if self.seen & bit != 0 {
             self.repeated = self.repeated.or(Some(name));
         }
+        self.seen |= bit;
     }
 }
 
@@ -343,6 +362,43 @@ mod tests {
         assert_eq!(found.model.map(|model| model.name).as_deref(), Some("b"));
         assert_eq!(found.stream, Some(false));
         assert_eq!(found.repeated, Some("model"));
+    }
+
+    #[test]
+    fn a_repeated_key_is_named_whatever_its_values() {
+        let repeated = |body: &str| peek(body.as_bytes()).expect(body).repeated;
+        for (body, wanted) in [
+            (r#"{"model":7,"model":"b"}"#, Some("model")),
+            (r#"{"model":null,"model":"b"}"#, Some("model")),
+            (r#"{"stream":"yes","stream":true}"#, Some("stream")),
+            (r#"{"stream_options":null,"stream_options":{}}"#, Some("stream_options")),
+            (r#"{"max_tokens":1,"max_tokens":null}"#, Some("max_tokens")),
+            (r#"{"max_tokens":1,"max_completion_tokens":2}"#, None),
+            (r#"{"messages":[{"model":"a","model":"b"}],"x":1,"x":2}"#, None),
+            (r#"{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":2}}"#, Some("maxOutputTokens")),
+        ] {
+            assert_eq!(repeated(body), wanted, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_model_of_the_wrong_type_is_told_from_none() {
+        for (body, wrong) in [
+            (r#"{"model":7}"#, true),
+            (r#"{"model":["m"]}"#, true),
+            (r#"{"model":{"name":"m"}}"#, true),
+            (r#"{"model":true}"#, true),
+            (r#"{"model":null}"#, false),
+            (r#"{"model":"m"}"#, false),
+            (r"{}", false),
+        ] {
+            let found = peek(body.as_bytes()).expect(body);
+            assert_eq!(
+                (found.model_is_no_text, found.model.is_some()),
+                (wrong, body.contains(r#":"m"}"#) && !wrong),
+                "{body}"
+            );
+        }
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! Bodies and heads, both ways.
 
-use tokio::io::AsyncWriteExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{BODY, Node, Options, SECRET, TOKEN, Vendor, chat, read_all, read_until};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::{BODY, Node, Options, SECRET, TOKEN, Vendor, chat, read_all, read_until, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 
@@ -16,7 +20,7 @@ async fn keep_alive_serves_many_requests_over_one_connection_on_each_leg() {
         let answer = read_until(&mut client, |text| text.ends_with("{}")).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
-    assert_eq!(vendor.connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(vendor.connections.load(Ordering::SeqCst), 1);
     assert_eq!(vendor.seen.lock().expect("lock").len(), 20);
 }
 
@@ -57,14 +61,19 @@ async fn a_chunked_request_body_arrives_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunked_answer_is_passed_as_it_comes() {
-    let vendor = Vendor::start(|_, mut stream| async move {
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.ok()?;
-        stream.write_all(b"9\r\ndata: a\n\n\r\n").await.ok()?;
-        // The rest comes only after the client has had the first event.
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        stream.write_all(b"9\r\ndata: b\n\n\r\n0\r\n\r\n").await.ok()?;
-        Some(stream)
+    let had_first = Arc::new(AtomicBool::new(false));
+    let gate = had_first.clone();
+    let vendor = Vendor::start(move |_, mut stream: TcpStream| {
+        let gate = gate.clone();
+        async move {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.ok()?;
+            stream.write_all(b"9\r\ndata: a\n\n\r\n").await.ok()?;
+            // The rest comes only after the client has had the first event.
+            until("the client had the first event", || gate.load(Ordering::SeqCst)).await;
+            stream.write_all(b"9\r\ndata: b\n\n\r\n0\r\n\r\n").await.ok()?;
+            Some(stream)
+        }
     })
     .await;
     let node = Node::start(vendor.address, Options::default()).await;
@@ -72,6 +81,7 @@ async fn a_chunked_answer_is_passed_as_it_comes() {
     client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
     let first = read_until(&mut client, |text| text.contains("data: a\n\n")).await;
     assert!(!first.contains("data: b"), "the first event waited for the second: {first}");
+    had_first.store(true, Ordering::SeqCst);
     read_until(&mut client, |text| text.contains("data: b\n\n\r\n0\r\n\r\n")).await;
 }
 
@@ -107,20 +117,34 @@ async fn head_has_a_head_and_no_body_and_the_connection_lives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipelined_request_is_no_hang_up_and_is_served_next() {
-    let vendor = Vendor::start(|seen, mut stream| async move {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        let body = String::from_utf8_lossy(&seen.body).into_owned();
-        let text =
-            format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(text.as_bytes()).await.ok()?;
-        Some(stream)
+    let answer_first = Arc::new(AtomicBool::new(false));
+    let gate = answer_first.clone();
+    let vendor = Vendor::start(move |seen, mut stream: TcpStream| {
+        let gate = gate.clone();
+        async move {
+            let body = String::from_utf8_lossy(&seen.body).into_owned();
+            if body.contains("first") {
+                until("the first may be answered", || gate.load(Ordering::SeqCst)).await;
+            }
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length:";
+            stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await.ok()?;
+            Some(stream)
+        }
     })
     .await;
     let node = Node::start(vendor.address, Options::default()).await;
     let mut client = node.connect().await;
     client.write_all(chat(r#"{"model":"first"}"#, "").as_bytes()).await.expect("writes");
-    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    until("the vendor has the first", || !vendor.seen.lock().expect("lock").is_empty()).await;
     client.write_all(chat(r#"{"model":"second"}"#, "").as_bytes()).await.expect("writes");
+    // The node has had every occasion to see the early bytes once others were
+    // served after them.
+    let mut other = node.connect().await;
+    for _ in 0..10 {
+        other.write_all(chat(r#"{"model":"other"}"#, "").as_bytes()).await.expect("writes");
+        read_until(&mut other, |text| text.contains("other")).await;
+    }
+    answer_first.store(true, Ordering::SeqCst);
     let both = read_until(&mut client, |text| text.contains("second")).await;
     let (first, second) = (both.find("first").expect("first"), both.find("second").expect("second"));
     assert!(first < second, "{both}");

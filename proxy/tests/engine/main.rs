@@ -8,5 +8,6 @@ mod connections;
 mod framing;
 mod http2;
 mod lifecycle;
+mod small_writes;
 mod support;
 mod upgrade;

@@ -72,16 +72,18 @@ mod tests {
 
     #[test]
     fn a_custom_vendor_is_asked_only_on_a_route_it_lists() {
-        let fields = |routes| CustomVendor {
-            slug: "house",
-            title: "House",
-            base_url: "https://llm.example.com/v1",
-            auth: "bearer",
-            dialect: "openai",
-            include_usage: "",
-            routes,
+        let of = |routes: &[String]| {
+            let fields = CustomVendor {
+                slug: "house",
+                title: "House",
+                base_url: "https://llm.example.com/v1",
+                auth: "bearer",
+                dialect: "openai",
+                include_usage: "",
+                routes,
+            };
+            Vendor::custom(fields).expect("valid").check_url(None)
         };
-        let of = |routes: &[String]| Vendor::custom(fields(routes)).expect("valid").check_url(None);
         assert!(of(&[]).is_some());
         assert!(of(&["generate".to_owned()]).is_none());
         assert!(of(&["models".to_owned()]).is_some());

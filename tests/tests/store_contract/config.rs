@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use clawgate_control::domain::bots::{self, BotFields, Drive};
 use clawgate_control::domain::provider_keys::{self, NewProviderKey, ProviderKeyPatch, SecretText};
-use clawgate_control::domain::{
-    Caller, Domain, DomainError, Permission, Principal, Role, projects, tenants, vendors,
-};
+use clawgate_control::domain::{Caller, Domain, DomainError, Permission, Principal, Role, projects, tenants, vendors};
 use clawgate_control::store::audit::{self as audit_store, AuditFilter, ChainReport};
 use clawgate_control::store::bots::{BotFilter, Limits};
 use clawgate_control::store::page::Page;

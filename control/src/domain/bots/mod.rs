@@ -19,9 +19,9 @@ use super::change::{Change, Target, check_version, check_written};
 use super::error::conflict;
 use super::{Caller, Domain, DomainError, Done, Permission};
 use crate::store::bots::{self, BotRow, Limits};
-use crate::store::{bot_tokens, tenants};
 use crate::store::tombstones::{self, Tombstone};
 use crate::store::types::{Adapter, BotStatus, DesiredState};
+use crate::store::{bot_tokens, tenants};
 
 pub(super) use tokens::last4;
 pub use tokens::{MAX_OVERLAP_SECONDS, MintedBotToken, NewBotToken, delete_token, mint_token, rotate_token};

@@ -95,11 +95,7 @@ pub async fn verify(
     change.keep(Verified { row, verdict, http_status, checked_at, duration }).await
 }
 
-async fn ask(
-    domain: &Domain,
-    vendor: &Vendor,
-    row: &ProviderKeyRow,
-) -> Result<(Verdict, Option<u16>), DomainError> {
+async fn ask(domain: &Domain, vendor: &Vendor, row: &ProviderKeyRow) -> Result<(Verdict, Option<u16>), DomainError> {
     let own = row.base_url.as_ref().and_then(|_| effective_url(vendor, row).ok().flatten());
     let Some((url, query)) = vendor.check_url(own.as_ref()) else { return Ok((Verdict::Unsupported, None)) };
     // The secret is sealed for one origin; it goes to no other.

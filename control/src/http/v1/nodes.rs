@@ -93,11 +93,7 @@ pub async fn list(State(app): State<App>, who: Who) -> Result<Json<Page<NodeStat
 }
 
 /// `GET /nodes/{id}`
-pub async fn get(
-    State(app): State<App>,
-    who: Who,
-    UrlPath(id): UrlPath<String>,
-) -> Result<Json<NodeStatus>, Problem> {
+pub async fn get(State(app): State<App>, who: Who, UrlPath(id): UrlPath<String>) -> Result<Json<NodeStatus>, Problem> {
     who.caller.principal.require_nodes(Permission::NodeRead)?;
     let nodes = app.fleet.list_nodes().await?;
     let node = nodes.into_iter().find(|node| node.id == id).ok_or(Problem::not_found("node"))?;

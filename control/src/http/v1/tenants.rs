@@ -139,9 +139,7 @@ pub async fn create(
     let CreateTenant { slug, name, time_zone, suspended } = value;
     let new = NewTenant { slug, name, time_zone, suspended: suspended.unwrap_or(false) };
     let (at, caller) = (app.clone(), who.caller.clone());
-    let work = async move {
-        at.outcome(domain::create(&at.domain, &caller, new).await?, created)
-    };
+    let work = async move { at.outcome(domain::create(&at.domain, &caller, new).await?, created) };
     key.create(&app, who.asker(), &bytes, prefer, work).await
 }
 

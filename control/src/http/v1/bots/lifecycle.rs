@@ -25,7 +25,10 @@ async fn drive((State(app), inside, UrlPath(hostname), prefer): Request, verb: D
     answer(app, prefer, done).await
 }
 
-async fn set_suspended((State(app), inside, UrlPath(hostname), prefer): Request, on: bool) -> Result<Response, Problem> {
+async fn set_suspended(
+    (State(app), inside, UrlPath(hostname), prefer): Request,
+    on: bool,
+) -> Result<Response, Problem> {
     let done = domain::suspend(&app.domain, &inside.caller, (&inside.tenant.id, &hostname), on).await;
     answer(app, prefer, done).await
 }

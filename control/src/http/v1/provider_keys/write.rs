@@ -3,15 +3,14 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{created, current};
 use super::requests::{CreateProviderKey, CreateProviderKeyQuery, PatchProviderKey, RotateProviderKey, SecretText};
 use super::views::ProviderKeyView;
+use super::{created, current};
 use crate::domain::provider_keys::{self as domain, NewProviderKey, ProviderKeyPatch};
 use crate::http::auth::InTenant;
 use crate::http::body::{StrictJson, StrictQuery, UrlPath};
 use crate::http::etag::IfMatch;
 use crate::http::idempotency::IdempotencyKey;
-use crate::http::outcome::Outcome;
 use crate::http::problem::Problem;
 use crate::http::rollout::Prefer;
 use crate::http::state::App;

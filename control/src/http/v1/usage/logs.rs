@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use super::views::UsageLog;
 use crate::domain::Permission;
 use crate::http::auth::InTenant;
-use crate::http::body::{StrictQuery, UrlPath};
+use crate::http::body::{Named, TwoQueries, UrlPath};
 use crate::http::page::Page;
 use crate::http::problem::{FieldProblem, Problem};
 use crate::http::state::App;
@@ -22,11 +22,7 @@ const LIMITS: (u32, u32) = (50, 1000);
 /// Which exchanges.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub struct LogsQuery {
-    /// Rows, 1 to 1000; 50 unless given.
-    limit: Option<u32>,
-    /// The `next_cursor` of the page before.
-    after: Option<String>,
+pub struct LogsFilter {
     /// Hostname.
     bot: Option<String>,
     /// Vendor slug.
@@ -43,6 +39,51 @@ pub struct LogsQuery {
     from: Option<String>,
     /// RFC 3339; exclusive.
     to: Option<String>,
+}
+
+impl Named for LogsFilter {
+    const NAMES: &'static [&'static str] = &["bot", "vendor", "model", "status", "outcome", "key", "from", "to"];
+}
+
+/// Which page of them.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct LogsPage {
+    /// Rows, 1 to 1000; 50 unless given.
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    after: Option<String>,
+}
+
+impl LogsFilter {
+    /// As the store wants it, from the first row on; who may not read usage is
+    /// refused.
+    ///
+    /// # Errors
+    /// No permission, a bot that is not there, a time that is none.
+    pub(super) async fn resolve(self, app: &App, inside: &InTenant, limit: i64) -> Result<LogFilter, Problem> {
+        inside.require(Permission::UsageRead)?;
+        let bot_id = match &self.bot {
+            None => String::new(),
+            Some(hostname) => {
+                let bot = bots::get(&mut *app.read().await?, &inside.tenant.id, hostname).await?;
+                bot.ok_or(Problem::not_found("bot"))?.id
+            }
+        };
+        Ok(LogFilter {
+            tenant_id: inside.tenant.id.clone(),
+            from: instant("from", self.from.as_deref(), 0)?,
+            to: instant("to", self.to.as_deref(), i64::MAX)?,
+            bot_id,
+            vendor: self.vendor.unwrap_or_default(),
+            model: self.model.unwrap_or_default(),
+            status: self.status.map(i64::from),
+            outcome: self.outcome.unwrap_or_default(),
+            key: self.key.unwrap_or_default(),
+            after: None,
+            limit,
+        })
+    }
 }
 
 fn instant(field: &str, text: Option<&str>, default: i64) -> Result<i64, Problem> {
@@ -66,36 +107,15 @@ fn parse_after(cursor: &str) -> Result<(i64, String), Problem> {
 pub async fn list(
     State(app): State<App>,
     inside: InTenant,
-    StrictQuery(query): StrictQuery<LogsQuery>,
+    TwoQueries(filter, query): TwoQueries<LogsFilter, LogsPage>,
 ) -> Result<Json<Page<UsageLog>>, Problem> {
-    inside.require(Permission::UsageRead)?;
     let limit = query.limit.unwrap_or(LIMITS.0);
     if !(1..=LIMITS.1).contains(&limit) {
         return Err(Problem::bad_parameter(FieldProblem::new("limit", "range").saying("must be 1 to 1000")));
     }
-    let after = query.after.as_deref().filter(|cursor| !cursor.is_empty()).map(parse_after).transpose()?;
-    let mut conn = app.read().await?;
-    let bot_id = match &query.bot {
-        None => String::new(),
-        Some(hostname) => match bots::get(&mut conn, &inside.tenant.id, hostname).await? {
-            Some(bot) => bot.id,
-            None => return Err(Problem::not_found("bot")),
-        },
-    };
-    let filter = LogFilter {
-        tenant_id: inside.tenant.id.clone(),
-        from: instant("from", query.from.as_deref(), 0)?,
-        to: instant("to", query.to.as_deref(), i64::MAX)?,
-        bot_id,
-        vendor: query.vendor.unwrap_or_default(),
-        model: query.model.unwrap_or_default(),
-        status: query.status.map(i64::from),
-        outcome: query.outcome.unwrap_or_default(),
-        key: query.key.unwrap_or_default(),
-        after,
-        limit: i64::from(limit) + 1,
-    };
-    let mut rows = usage_log::page(&mut conn, &filter).await?;
+    let mut filter = filter.resolve(&app, &inside, i64::from(limit) + 1).await?;
+    filter.after = query.after.as_deref().filter(|cursor| !cursor.is_empty()).map(parse_after).transpose()?;
+    let mut rows = usage_log::page(&mut *app.read().await?, &filter).await?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let cursor = |row: &LogRow| page::encode(&format!("{}:{}", row.created_at, row.exchange_id));

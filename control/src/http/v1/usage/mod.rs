@@ -3,6 +3,7 @@
 //! Invariant: a day is a day of the tenant's calendar; sums over whole hours
 //! come from the rollups, everything else from the events.
 
+pub mod export;
 pub mod handlers;
 pub mod logs;
 pub mod overview;
