@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clawgate_tests::http::{Connection, Request, Response, call};
 use clawgate_tests::stack::{Service, Stack, chat_body, chat_request, enroll};
-use clawgate_tests::wait::until_good;
+use clawgate_tests::wait::{until, until_good};
 use serde_json::{Value, json};
 
 fn refused(answer: &Response, status: u16, code: &str) {
@@ -45,11 +45,13 @@ fn a_deleted_key_is_not_used_on_the_next_request() {
 }
 
 #[test]
-fn suspension_and_token_deletion_end_live_streams() {
+fn suspension_kill_and_token_deletion_end_live_streams() {
     let stack = Stack::start();
     let _other = stack.ordinary("sk-one", "stays");
-    for name in ["suspended", "without-token", "deleted"] {
+    for name in ["suspended", "without-token", "deleted", "killed"] {
         let bot = stack.bot(name, json!({}));
+        // A token that the stream was not opened with saves nothing.
+        stack.rest().post(&format!("/bots/{name}/tokens"), &json!({ "name": "another" }));
         let slow = Request::post("/v1/openai/chat/completions", &chat_body(true))
             .bearer(&bot.token)
             .header("x-mock-tps", "10")
@@ -63,6 +65,7 @@ fn suspension_and_token_deletion_end_live_streams() {
         match name {
             "suspended" => drop(rest.post("/bots/suspended/suspend", &json!({}))),
             "deleted" => drop(rest.delete("/bots/deleted")),
+            "killed" => drop(rest.post("/bots/killed/kill", &json!({}))),
             _ => {
                 let tokens = rest.all(&format!("/bots/{name}/tokens"));
                 let id = tokens[0]["id"].as_str().unwrap_or_default();
@@ -77,7 +80,64 @@ fn suspension_and_token_deletion_end_live_streams() {
         assert!(start.elapsed() < Duration::from_secs(3), "{name}: ended after {:?}", start.elapsed());
         let last = String::from_utf8_lossy(&last).into_owned();
         assert!(!last.contains("[DONE]"), "{name}: looks complete: {last}");
+        let next = stack.chat(&bot);
+        if name == "suspended" {
+            refused(&next, 403, "bot_suspended");
+        } else {
+            refused(&next, 401, "bot_token_invalid");
+        }
     }
+}
+
+#[test]
+fn a_stream_outlives_the_deletion_of_another_token() {
+    let stack = Stack::start();
+    let bot = stack.ordinary("sk-one", "worker");
+    let rest = stack.rest();
+    let other = rest.post("/bots/worker/tokens", &json!({ "name": "another" }));
+    let slow = Request { body: chat_body(true).to_string().into_bytes(), ..chat_request(&bot.token) }
+        .header("x-mock-tps", "40")
+        .header("x-mock-tokens", "40");
+    let mut connection = Connection::open(stack.data()).expect("connected");
+    connection.send(&slow).expect("sent");
+    assert_eq!(connection.head("POST").expect("head").status, 200);
+    rest.delete(&format!("/bots/worker/tokens/{}", other["id"].as_str().unwrap_or_default()));
+    let mut text = Vec::new();
+    while let Some(piece) = connection.piece().expect("the stream goes on") {
+        text.extend(piece);
+    }
+    assert!(String::from_utf8_lossy(&text).ends_with("data: [DONE]\n\n"));
+}
+
+#[test]
+fn a_revoked_node_loses_its_stream_and_is_not_waited_for() {
+    let stack = Stack::start();
+    let bot = stack.ordinary("sk-one", "worker");
+    let mut second = Service::node("second", stack.folder.path());
+    second.spec.set("--private-upstreams", "127.0.0.0/8:*");
+    enroll(&stack.control, &mut second);
+    second.start();
+    let rest = stack.rest();
+    let nodes = until_good(
+        "two connected nodes",
+        Duration::from_secs(10),
+        || rest.all("/nodes"),
+        |nodes| nodes.iter().filter(|node| node["connected"] == true).count() == 2,
+    );
+    assert_eq!(call(second.address("data"), &chat_request(&bot.token)).status(), 200);
+    // The node of the stack was there first; ids sort by creation.
+    let revoked = nodes.iter().filter_map(|node| node["id"].as_str()).max().unwrap_or_default();
+    rest.delete(&format!("/nodes/{revoked}"));
+    let write = rest.call(Request::post("/bots", &json!({ "hostname": "later" })));
+    let rollout = write.head.header("x-clawgate-rollout").unwrap_or_default().to_owned();
+    assert_eq!(rollout, "acked=1 nacked=0 pending=0 disconnected=0");
+    until("the end of the node's stream", Duration::from_secs(15), || {
+        second.process().log().contains("was revoked").then_some(())
+    });
+    let late = stack.bot("unknown-to-it", json!({}));
+    assert_eq!(stack.chat(&late).status(), 200);
+    refused(&call(second.address("data"), &chat_request(&late.token)), 401, "bot_token_invalid");
+    assert_eq!(rest.all("/nodes").len(), 1);
 }
 
 #[test]

@@ -26,7 +26,7 @@ async fn a_revoked_node_is_gone_for_good() {
     control.call("DELETE", &path).send().await.problem(404, "not_found");
     control.call("GET", &path).send().await.problem(404, "not_found");
     assert_eq!(control.get("/nodes").await["total"], 0);
-    let stored = nodes::find(&mut *db.read().await.expect("reads"), NODE).await.expect("reads").expect("kept");
+    let stored = nodes::find(&mut db.read().await.expect("reads"), NODE).await.expect("reads").expect("kept");
     assert!(stored.revoked_at.is_some(), "its id is never free again");
     db.close().await;
 
