@@ -66,9 +66,14 @@ fn in_mid_stream_the_bot_sees_an_error_event_or_a_broken_end() {
         assert!(told, "{name}: neither an error event nor a broken end: {text}");
         good(&stack, &bot, name);
     }
-    let rows = stack.rest().usage_rows("worker", 5);
-    let broken: Vec<_> = rows.iter().filter(|r| r["stream"] == true).collect();
-    assert_eq!(broken.len(), 5, "{rows:#?}");
+    let rest = stack.rest();
+    let streams = || rest.all("/usage/logs?bot=worker").into_iter().filter(|row| row["stream"] == true);
+    let broken: Vec<_> = until_good(
+        "a row for each stream",
+        Duration::from_secs(30),
+        || streams().collect(),
+        |rows: &Vec<_>| rows.len() == 5,
+    );
     assert!(broken.iter().all(|r| r["outcome"] == "interrupted" || r["outcome"] == "upstream_error"), "{broken:#?}");
     assert!(broken.iter().all(|r| r["usage_source"] != "upstream"), "{broken:#?}");
 }

@@ -132,7 +132,8 @@ fn a_revoked_node_loses_its_stream_and_is_not_waited_for() {
     let rollout = write.head.header("x-clawgate-rollout").unwrap_or_default().to_owned();
     assert_eq!(rollout, "acked=1 nacked=0 pending=0 disconnected=0");
     until("the end of the node's stream", Duration::from_secs(15), || {
-        second.process().log().contains("was revoked").then_some(())
+        let log = second.process().log();
+        log.lines().any(|line| line.contains("no stream") && line.contains("revoked")).then_some(())
     });
     let late = stack.bot("unknown-to-it", json!({}));
     assert_eq!(stack.chat(&late).status(), 200);

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod api;
 pub mod auth;
 pub mod body;
+pub mod edit;
 mod errors;
 pub mod etag;
 pub mod idempotency;

@@ -11,7 +11,7 @@ use crate::domain::Permission;
 use crate::domain::projects::{self as domain, NewProject, ProjectPatch};
 use crate::http::auth::InTenant;
 use crate::http::body::{StrictJson, StrictQuery, UrlPath, present};
-use crate::http::etag::IfMatch;
+use crate::http::edit::Edit;
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
 use crate::http::page::{Page, PageQuery};
@@ -120,30 +120,15 @@ pub async fn create(
 }
 
 /// `PATCH /projects/{id}`
-pub async fn update(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(id): UrlPath<String>,
-    if_match: IfMatch,
-    prefer: Prefer,
-    StrictJson { value, .. }: StrictJson<PatchProject>,
-) -> Result<Response, Problem> {
+pub async fn update(edit: Edit, StrictJson { value, .. }: StrictJson<PatchProject>) -> Result<Response, Problem> {
     let PatchProject { slug, name, description } = value;
     let patch = ProjectPatch { slug, name, description };
-    let place = (inside.tenant.id.as_str(), id.as_str());
-    let done = domain::update(&app.domain, &inside.caller, place, patch, if_match.version()?).await?;
-    app.changed(prefer, done, current).await
+    let done = domain::update(edit.domain(), edit.caller(), edit.place(), patch, edit.version).await?;
+    edit.changed(done, current).await
 }
 
 /// `DELETE /projects/{id}`
-pub async fn delete(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(id): UrlPath<String>,
-    if_match: IfMatch,
-    prefer: Prefer,
-) -> Result<Response, Problem> {
-    let place = (inside.tenant.id.as_str(), id.as_str());
-    let done = domain::delete(&app.domain, &inside.caller, place, if_match.version()?).await?;
-    Ok(app.gone(prefer, done).await)
+pub async fn delete(edit: Edit) -> Result<Response, Problem> {
+    let done = domain::delete(edit.domain(), edit.caller(), edit.place(), edit.version).await?;
+    Ok(edit.gone(done).await)
 }

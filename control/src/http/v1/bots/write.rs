@@ -8,8 +8,8 @@ use super::requests::{CreateBot, LimitsBody, PatchBot};
 use super::views::BotView;
 use crate::domain::bots::{self as domain, BotFields, CreatedBot};
 use crate::http::auth::InTenant;
-use crate::http::body::{StrictJson, UrlPath};
-use crate::http::etag::IfMatch;
+use crate::http::body::StrictJson;
+use crate::http::edit::Edit;
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::outcome::Outcome;
 use crate::http::problem::Problem;
@@ -100,29 +100,15 @@ pub async fn create(
 }
 
 /// `PATCH /bots/{hostname}`
-pub async fn update(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(hostname): UrlPath<String>,
-    if_match: IfMatch,
-    prefer: Prefer,
-    StrictJson { value, .. }: StrictJson<PatchBot>,
-) -> Result<Response, Problem> {
-    let place = (inside.tenant.id.as_str(), hostname.as_str());
+pub async fn update(edit: Edit, StrictJson { value, .. }: StrictJson<PatchBot>) -> Result<Response, Problem> {
     let fields = patch_fields(value);
-    let done = domain::update(&app.domain, &inside.caller, place, fields, if_match.version()?).await?;
-    app.changed(prefer, done, |row| current(&app, row)).await
+    let done = domain::update(edit.domain(), edit.caller(), edit.place(), fields, edit.version).await?;
+    let app = edit.app.clone();
+    edit.changed(done, |row| current(&app, row)).await
 }
 
 /// `DELETE /bots/{hostname}`
-pub async fn delete(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(hostname): UrlPath<String>,
-    if_match: IfMatch,
-    prefer: Prefer,
-) -> Result<Response, Problem> {
-    let place = (inside.tenant.id.as_str(), hostname.as_str());
-    let done = domain::delete(&app.domain, &inside.caller, place, if_match.version()?).await?;
-    Ok(app.gone(prefer, done).await)
+pub async fn delete(edit: Edit) -> Result<Response, Problem> {
+    let done = domain::delete(edit.domain(), edit.caller(), edit.place(), edit.version).await?;
+    Ok(edit.gone(done).await)
 }

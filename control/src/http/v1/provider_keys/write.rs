@@ -8,8 +8,8 @@ use super::views::ProviderKeyView;
 use super::{created, current};
 use crate::domain::provider_keys::{self as domain, NewProviderKey, ProviderKeyPatch};
 use crate::http::auth::InTenant;
-use crate::http::body::{StrictJson, StrictQuery, UrlPath};
-use crate::http::etag::IfMatch;
+use crate::http::body::{StrictJson, StrictQuery};
+use crate::http::edit::Edit;
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::problem::Problem;
 use crate::http::rollout::Prefer;
@@ -75,14 +75,7 @@ async fn ask(app: &App, inside: &InTenant, id: &str) -> Option<domain::Verified>
 }
 
 /// `PATCH /provider-keys/{id}`
-pub async fn update(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(id): UrlPath<String>,
-    if_match: IfMatch,
-    prefer: Prefer,
-    StrictJson { value, .. }: StrictJson<PatchProviderKey>,
-) -> Result<Response, Problem> {
+pub async fn update(edit: Edit, StrictJson { value, .. }: StrictJson<PatchProviderKey>) -> Result<Response, Problem> {
     let patch = ProviderKeyPatch {
         label: value.label,
         secret: value.secret.map(domain::SecretText::from),
@@ -95,35 +88,18 @@ pub async fn update(
         options: value.options,
         enabled: value.enabled,
     };
-    let place = (inside.tenant.id.as_str(), id.as_str());
-    let done = domain::update(&app.domain, &inside.caller, place, patch, if_match.version()?).await?;
-    app.changed(prefer, done, current).await
+    let done = domain::update(edit.domain(), edit.caller(), edit.place(), patch, edit.version).await?;
+    edit.changed(done, current).await
 }
 
 /// `POST /provider-keys/{id}/rotate`
-pub async fn rotate(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(id): UrlPath<String>,
-    if_match: IfMatch,
-    prefer: Prefer,
-    StrictJson { value, .. }: StrictJson<RotateProviderKey>,
-) -> Result<Response, Problem> {
-    let place = (inside.tenant.id.as_str(), id.as_str());
-    let version = if_match.version()?;
-    let done = domain::rotate(&app.domain, &inside.caller, place, value.secret.into(), version).await?;
-    app.changed(prefer, done, current).await
+pub async fn rotate(edit: Edit, StrictJson { value, .. }: StrictJson<RotateProviderKey>) -> Result<Response, Problem> {
+    let done = domain::rotate(edit.domain(), edit.caller(), edit.place(), value.secret.into(), edit.version).await?;
+    edit.changed(done, current).await
 }
 
 /// `DELETE /provider-keys/{id}`
-pub async fn delete(
-    State(app): State<App>,
-    inside: InTenant,
-    UrlPath(id): UrlPath<String>,
-    if_match: IfMatch,
-    prefer: Prefer,
-) -> Result<Response, Problem> {
-    let place = (inside.tenant.id.as_str(), id.as_str());
-    let done = domain::delete(&app.domain, &inside.caller, place, if_match.version()?).await?;
-    Ok(app.gone(prefer, done).await)
+pub async fn delete(edit: Edit) -> Result<Response, Problem> {
+    let done = domain::delete(edit.domain(), edit.caller(), edit.place(), edit.version).await?;
+    Ok(edit.gone(done).await)
 }
