@@ -124,7 +124,12 @@ fn a_revoked_node_loses_its_stream_and_is_not_waited_for() {
         || rest.all("/nodes"),
         |nodes| nodes.iter().filter(|node| node["connected"] == true).count() == 2,
     );
-    assert_eq!(call(second.address("data"), &chat_request(&bot.token)).status(), 200);
+    until_good(
+        "the second node's first configuration",
+        Duration::from_secs(10),
+        || call(second.address("data"), &chat_request(&bot.token)).status(),
+        |status| *status == 200,
+    );
     // The node of the stack was there first; ids sort by creation.
     let revoked = nodes.iter().filter_map(|node| node["id"].as_str()).max().unwrap_or_default();
     rest.delete(&format!("/nodes/{revoked}"));
