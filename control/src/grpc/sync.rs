@@ -26,7 +26,7 @@ const HELLO: Duration = Duration::from_secs(10);
 /// How long a message may wait for a node that does not read.
 const SEND: Duration = Duration::from_secs(30);
 /// How often a stream looks whether its node was revoked, or is late.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(1);
 /// Longest instance id and software version that are kept, in characters.
 const MAX_NAME: usize = 128;
 
@@ -83,7 +83,7 @@ async fn serve(
 ) -> Result<(), Status> {
     let hello = introduction(&mut inbound).await?;
     peer.check(&hello.node_id)?;
-    let key = sealing_key(fleet, &hello.node_id).await?;
+    sealing_key(fleet, &hello.node_id).await?;
     let mut current = fleet.publisher().subscribe();
     let (mut session, connected) = connect(fleet, &hello);
     let mut look = tokio::time::interval(LOOK);
@@ -92,6 +92,8 @@ async fn serve(
         if let Some(target) = target
             && let Some(update) = session.next(&target, Instant::now())
         {
+            // Read again each time: a node that was revoked meanwhile gets nothing.
+            let key = sealing_key(fleet, &hello.node_id).await?;
             send(answers, sealed(fleet, &key, &target, update)).await?;
         }
         tokio::select! {
