@@ -165,7 +165,7 @@ impl Node {
         }
         self.stopping.store(true, Ordering::Relaxed);
         let _ = stop.send(true);
-        self.drain(&mut signals).await;
+        self.drain(&mut signals, &front).await;
         Ok(())
     }
 
@@ -208,12 +208,13 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until no exchange is left, at most for the grace time, then ends
+    /// Waits until no exchange is left and no connection has only just come, at
+    /// most for the grace time, then ends
     /// the spool's epoch. A second signal ends the waiting.
-    async fn drain(&self, signals: &mut Signals) {
+    async fn drain(&self, signals: &mut Signals, front: &Front) {
         let began = Instant::now();
         let idle = async {
-            while self.services.inflight.now() > 0 {
+            while self.services.inflight.now() + front.fresh() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

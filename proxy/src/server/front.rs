@@ -30,6 +30,9 @@ const FIRST_BYTE: Duration = Duration::from_secs(15);
 const KEEPALIVE: Duration = Duration::from_secs(75);
 /// From the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(15);
+/// The same for a connection that was accepted just before the node began to
+/// stop: its client has every right to an answer.
+const FIRST_BYTE_STOPPING: Duration = Duration::from_millis(300);
 /// What is read ahead of the parser.
 const FIRST_READ: usize = 4096;
 
@@ -98,7 +101,25 @@ impl ConnectionFilter for SourceGate {
 #[derive(Debug)]
 pub(super) struct ConnectionCap {
     open: AtomicUsize,
+    /// Of them, those whose first request was not answered yet.
+    fresh: AtomicUsize,
     limit: usize,
+}
+
+/// A connection that waits for the answer to its first request.
+struct Fresh<'a>(&'a ConnectionCap);
+
+impl<'a> Fresh<'a> {
+    fn new(cap: &'a ConnectionCap) -> Self {
+        cap.fresh.fetch_add(1, Ordering::Relaxed);
+        Self(cap)
+    }
+}
+
+impl Drop for Fresh<'_> {
+    fn drop(&mut self) {
+        self.0.fresh.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct ConnectionPermit<'a>(&'a Front);
@@ -119,7 +140,7 @@ pub struct Front {
 
 impl ConnectionCap {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { open: AtomicUsize::new(0), limit })
+        Arc::new(Self { open: AtomicUsize::new(0), fresh: AtomicUsize::new(0), limit })
     }
 }
 
@@ -136,6 +157,13 @@ impl Front {
         Self { gateway: self.gateway.clone(), cap: self.cap.clone() }
     }
 
+    /// Connections whose first request was not answered yet. Once the node
+    /// stops there are none after 300 ms, but for those that are being served.
+    #[must_use]
+    pub fn fresh(&self) -> usize {
+        self.cap.fresh.load(Ordering::Relaxed)
+    }
+
     fn admit(&self) -> Option<ConnectionPermit<'_>> {
         if self.cap.open.fetch_add(1, Ordering::Relaxed) >= self.cap.limit {
             self.cap.open.fetch_sub(1, Ordering::Relaxed);
@@ -150,6 +178,7 @@ impl Front {
         let mut shutdown = shutdown.clone();
         let mut prefix: Option<BytesMut> = None;
         let mut wait = FIRST_BYTE;
+        let mut fresh = Some(Fresh::new(&self.cap));
         loop {
             let first = match prefix.take() {
                 Some(bytes) => bytes,
@@ -157,8 +186,7 @@ impl Front {
                     let arrived = tokio::select! {
                         biased;
                         read = timeout(wait, first_bytes(&mut stream)) => read,
-                        // An idle connection has nothing to lose.
-                        () = stopping(&mut shutdown) => return,
+                        () = stopping(&mut shutdown, fresh.is_some()) => return,
                     };
                     match arrived {
                         Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
@@ -179,6 +207,7 @@ impl Front {
             }
             let stopping = *shutdown.borrow();
             let Some(reusable) = self.gateway.serve(session, stopping).await else { return };
+            drop(fresh.take());
             let (next, rest) = reusable.into_parts();
             stream = next;
             prefix = rest.filter(|bytes| !bytes.is_empty());
@@ -186,8 +215,13 @@ impl Front {
     }
 }
 
-async fn stopping(shutdown: &mut ShutdownWatch) {
+/// Until a connection that waits for a request may be closed: one that was
+/// served before has nothing to lose, a fresh one gets a moment.
+async fn stopping(shutdown: &mut ShutdownWatch, fresh: bool) {
     let _ = shutdown.wait_for(|stopping| *stopping).await;
+    if fresh {
+        tokio::time::sleep(FIRST_BYTE_STOPPING).await;
+    }
 }
 
 /// Waits for bytes without holding a buffer while there are none: the buffer

@@ -30,12 +30,26 @@ async fn stopping_closes_idle_connections_and_lets_an_exchange_finish() {
     busy.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
     until("the vendor got the request", || !vendor.seen.lock().expect("lock").is_empty()).await;
     node.stop.send(true).expect("sends");
-    assert_eq!(read_all(&mut idle).await, "", "an idle connection closes at once");
+    assert_eq!(read_all(&mut idle).await, "", "an idle connection closes");
     until("new connections are refused", || std::net::TcpStream::connect(node.address).is_err()).await;
     go.store(true, Ordering::SeqCst);
     let answer = read_all(&mut busy).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{}"), "{answer}");
     until("nothing is left", || node.services.inflight.now() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_accepted_just_before_the_stop_is_served() {
+    let vendor = Vendor::fixed(OK).await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    until("it is accepted", || node.front.fresh() == 1).await;
+    node.stop.send(true).expect("sends");
+    client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
+    let answer = read_all(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    until("it no longer holds the drain", || node.front.fresh() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
