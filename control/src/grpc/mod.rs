@@ -44,6 +44,11 @@ const MAX_STREAMS: u32 = 256;
 const MAX_SMALL_MESSAGE: usize = 256 << 10;
 /// Largest batch of usage records, in bytes.
 const MAX_BATCH: usize = 8 << 20;
+/// What a node may send of one batch before it hears from us: all of it, so
+/// that a batch does not cost a dozen round trips.
+const WINDOW: u32 = 4 << 20;
+/// Largest frame of HTTP/2 that is accepted.
+const MAX_FRAME: u32 = 1 << 18;
 
 /// Why the door does not open, or closed.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +116,9 @@ fn services(server: Server, fleet: Arc<Fleet>, transport: Transport, stop: &watc
     let usage = UsageIngestServer::new(usage::Service { fleet, transport });
     server
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(2 * WINDOW)
+        .max_frame_size(MAX_FRAME)
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(MAX_STREAMS)
         .add_service(enroll.max_decoding_message_size(MAX_SMALL_MESSAGE))
