@@ -15,7 +15,8 @@ use crate::upstream::for_bot;
 
 /// A connection on which neither side says anything for so long is closed.
 const SILENCE: Duration = Duration::from_secs(600);
-/// How often a silent tunnel looks whether its bot may still call.
+/// How often a silent tunnel looks whether its bot may still call; a busy one
+/// looks at each piece.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Subprotocol entries that carry a key.
@@ -73,6 +74,10 @@ pub async fn tunnel<D: Downstream>(
     answer.begin_upgraded();
     let mut silent = Duration::ZERO;
     let outcome = loop {
+        // Before every wait, not only after a silent one: a busy tunnel has none.
+        if watch.revoked() {
+            break Outcome::Interrupted;
+        }
         let side = tokio::select! {
             chunk = answer.upgraded_chunk() => Side::Vendor(chunk),
             chunk = down.read_upgraded() => Side::Client(chunk),
@@ -94,7 +99,7 @@ pub async fn tunnel<D: Downstream>(
             Side::Vendor(None) | Side::Client(None) => break Outcome::Ok,
             Side::Nobody => {
                 silent += WATCH_EVERY;
-                if silent >= SILENCE || watch.revoked() {
+                if silent >= SILENCE {
                     break Outcome::Interrupted;
                 }
             }

@@ -155,6 +155,15 @@ fn snapshot(vendor: SocketAddr) -> clawgate_proxy::snapshot::Snapshot {
     compile(&content, &version, &inputs).expect("compiles")
 }
 
+/// A configuration with nothing in it.
+pub fn nothing() -> clawgate_proxy::snapshot::Snapshot {
+    let sealing_key = SealingKey::generate().expect("key");
+    let content = Content::default();
+    let version = wire::Version { generation: 1, revision: 2, hash: content.hash() };
+    let inputs = Inputs { sealing_key: &sealing_key, secrets: &HashMap::new(), turns: &Turns::default() };
+    compile(&content, &version, &inputs).expect("compiles")
+}
+
 type Handler = Arc<dyn Fn(Seen, TcpStream) -> Pin<Box<dyn Future<Output = Option<TcpStream>> + Send>> + Send + Sync>;
 
 /// A request as the vendor got it.
