@@ -18,6 +18,9 @@ const BODY_IDLE: Duration = Duration::from_secs(15);
 const BODY_TOTAL: Duration = Duration::from_secs(120);
 /// Longest time one write may take: a slower reader is cut off.
 const WRITE: Duration = Duration::from_secs(30);
+/// Longest time closing may take. It flushes first, which a client that does not
+/// read would hold up for ever.
+pub(super) const CLOSE: Duration = Duration::from_secs(2);
 /// A refused request's unread body is read away up to this, so that the client
 /// sees the refusal and not a reset.
 const DRAIN_BYTES: usize = 1 << 20;
@@ -62,7 +65,7 @@ impl SessionDownstream {
     /// The session, if the connection may be used again.
     pub(super) async fn into_reusable(mut self) -> Option<ServerSession> {
         if self.broken || !self.finished {
-            self.session.shutdown().await;
+            let _ = timeout(CLOSE, self.session.shutdown()).await;
             return None;
         }
         if !self.session.is_body_done() {

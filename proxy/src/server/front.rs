@@ -1,6 +1,6 @@
 //! The front of a listener: who may connect, how many, and for how long an
-//! idle connection is kept. Speaks HTTP/1 itself; HTTP/2 connections are
-//! handed to pingora's accept loop.
+//! idle connection is kept. Speaks HTTP/1 itself; an HTTP/2 connection is
+//! handed to `http2`.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -22,6 +22,7 @@ use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::gateway::{Gateway, HeadProblem};
+use super::http2;
 use crate::telemetry::{Metrics, NotAdmitted};
 
 /// Until the first byte of a connection's first request.
@@ -241,7 +242,8 @@ impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _permit = self.admit()?;
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return self.gateway.process_new(stream, shutdown).await;
+            http2::serve(self.gateway.clone(), stream, FIRST_BYTE, shutdown).await;
+            return None;
         }
         self.serve_http1(stream, shutdown).await;
         None

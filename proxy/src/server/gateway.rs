@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora_core::Error;
-use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::server::ReusableHttpStream;
-use pingora_core::protocols::http::{ServerSession, v2::server::H2Options};
-use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
 
-use super::downstream::SessionDownstream;
+use super::downstream::{CLOSE, SessionDownstream};
 use crate::exchange::{self, Services};
 use crate::telemetry::Metrics;
 use crate::wire::error::{Code, render};
@@ -21,10 +18,6 @@ use clawgate_shared::dialect::Dialect;
 
 /// Ending a session: flushing, and reading away a rest of the body.
 const FINISH: Duration = Duration::from_secs(5);
-/// Streams one HTTP/2 connection may have open.
-const H2_STREAMS: u32 = 100;
-/// Headers of one HTTP/2 request, in bytes.
-const H2_HEADERS: u32 = 64 << 10;
 
 /// Serves exchanges on sessions.
 #[derive(Debug)]
@@ -89,7 +82,7 @@ impl Gateway {
             session.write_response_body(body, true).await
         };
         let _ = timeout(FINISH, answer).await;
-        session.shutdown().await;
+        let _ = timeout(CLOSE, session.shutdown()).await;
     }
 }
 
@@ -122,24 +115,4 @@ fn ambiguous_length(session: &ServerSession) -> bool {
     let raw = h1.get_headers_raw_bytes();
     raw.split(|byte| *byte == b'\n')
         .any(|line| line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:")))
-}
-
-#[async_trait]
-impl HttpServerApp for Gateway {
-    /// HTTP/2 streams only: HTTP/1 connections are driven by `Front`.
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let stopping = *shutdown.borrow();
-        let _ = self.serve(session, stopping).await;
-        None
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        let mut options = pingora_core::protocols::http::v2::server::default_h2_options();
-        options.max_concurrent_streams(H2_STREAMS).max_header_list_size(H2_HEADERS);
-        Some(options)
-    }
 }

@@ -11,6 +11,7 @@ mod downstream;
 mod front;
 mod gateway;
 mod handover;
+mod http2;
 mod service;
 
 pub use admin::{Admin, BeforeScrape, Readiness};

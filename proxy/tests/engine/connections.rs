@@ -133,3 +133,27 @@ async fn a_source_outside_the_pool_is_closed_at_accept() {
     client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
     read_until(&mut client, |text| text.ends_with("{}")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_let_go() {
+    let vendor = Vendor::start(|_, mut stream: TcpStream| async move {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.ok()?;
+        loop {
+            stream.write_all(format!("1000\r\n{}\r\n", "x".repeat(4096)).as_bytes()).await.ok()?;
+        }
+    })
+    .await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let mut client = node.connect().await;
+    client.write_all(chat(r#"{"model":"m","stream":true}"#, "").as_bytes()).await.expect("writes");
+    until("it is served", || node.services.inflight.now() == 1).await;
+    // The deadline of a write is longer than other waits of these tests.
+    let gone = async {
+        while !node.services.metrics.render().contains("clawgate_connections 0") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("its place is free again");
+    drop(client);
+}

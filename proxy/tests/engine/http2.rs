@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{BODY, Node, Options, TOKEN, Vendor, certificate, until};
+use crate::support::{BODY, Node, Options, PATIENCE, TOKEN, Vendor, certificate, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 
@@ -48,10 +50,30 @@ async fn many_streams_of_one_http2_connection_are_served() {
     until("nothing is left", || node.services.inflight.now() == 0).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_asks_nothing_is_closed() {
+    let vendor = Vendor::fixed(OK).await;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (files, der) = certificate(dir.path());
+    let node = Node::start(vendor.address, Options { tls: Some(files), ..Options::default() }).await;
+    let mut mute = secured(&node, der.clone()).await;
+    let (_sender, connection) = connect(&node, der).await;
+    let mut byte = [0; 1];
+    let closed = async { while matches!(mute.read(&mut byte).await, Ok(n) if n > 0) {} };
+    tokio::time::timeout(PATIENCE, closed).await.expect("closed before its preface came");
+    tokio::time::timeout(PATIENCE, connection).await.expect("closed before its first request came").ok();
+    until("both places are free", || node.services.metrics.render().contains("clawgate_connections 0")).await;
+}
+
 async fn connect(
     node: &Node,
     der: Vec<u8>,
-) -> (h2::client::SendRequest<Bytes>, h2::client::Connection<tokio_rustls::client::TlsStream<TcpStream>, Bytes>) {
+) -> (h2::client::SendRequest<Bytes>, h2::client::Connection<TlsStream<TcpStream>, Bytes>) {
+    h2::client::handshake(secured(node, der).await).await.expect("HTTP/2")
+}
+
+/// TLS with HTTP/2 agreed on, and nothing said yet.
+async fn secured(node: &Node, der: Vec<u8>) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(der)).expect("root");
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
@@ -63,6 +85,5 @@ async fn connect(
     config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = node.connect().await;
     let name = ServerName::try_from("localhost").expect("name");
-    let tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
-    h2::client::handshake(tls).await.expect("HTTP/2")
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
 }
