@@ -2,7 +2,7 @@
 //! deadlines around every read and write.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clawgate_shared::origin::Origin;
@@ -20,11 +20,15 @@ use super::target::{Address, Egress, Target};
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Informational answers accepted before the real one.
 const MAX_INFORMATIONAL: usize = 8;
+/// Closing a connection that is not kept.
+const CLOSE: Duration = Duration::from_secs(1);
 /// One write after a 101.
 const UPGRADED_WRITE: Duration = Duration::from_secs(30);
 /// How often a request is sent again because a pooled connection turned out
 /// to be closed before a byte of answer came.
 const MAX_STALE: usize = 3;
+/// A closed connection shows within a trip through the network.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Deadlines of an attempt.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +143,27 @@ pub struct Outgoing {
     pub body: Bytes,
 }
 
+/// A request that failed on one connection.
+struct Broken {
+    failure: Failure,
+    /// Some of an answer came.
+    answered: bool,
+    /// From the last byte of the request to the failure.
+    waited: Duration,
+}
+
+impl Broken {
+    fn late() -> Self {
+        Self { failure: Failure::timed_out(FailureKind::HeadTimeout), answered: false, waited: Duration::MAX }
+    }
+
+    /// The vendor had closed the connection before the request came: it does
+    /// not know of it. One that thinks about it first and then closes does.
+    fn stale(&self) -> bool {
+        self.failure.kind == FailureKind::Closed && !self.answered && self.waited < STALE_WITHIN
+    }
+}
+
 /// Sends requests. One per node.
 pub struct Client {
     connector: TransportConnector,
@@ -206,12 +231,12 @@ impl Client {
         for _ in 0..MAX_STALE {
             let Some(stream) = address.idle.take() else { break };
             match self.exchange(stream, &address, request()).await {
-                Err(failure) if failure.kind == FailureKind::Closed => {}
-                result => return result,
+                Err(broken) if broken.stale() => {}
+                result => return result.map_err(|broken| broken.failure),
             }
         }
         let stream = self.connector.new_stream(&address.peer).await.map_err(|e| Failure::of(&e))?;
-        self.exchange(Box::new(VendorStream::new(stream)), &address, request()).await
+        self.exchange(Box::new(VendorStream::new(stream)), &address, request()).await.map_err(|broken| broken.failure)
     }
 
     async fn exchange(
@@ -219,14 +244,12 @@ impl Client {
         mut stream: Box<VendorStream>,
         address: &Arc<Address>,
         out: Outgoing,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, Broken> {
         let Outgoing { method, uri, headers, body } = out;
         let mut parts = http::Request::new(()).into_parts().0;
         (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, Version::HTTP_11, headers);
         let head = Box::new(RequestHeader::from(parts));
-        if !body.is_empty() {
-            stream.hold_head();
-        }
+        stream.begin(!body.is_empty());
         let mut session = HttpSession::new(stream);
         let write = async {
             session.write_request_header(head).await?;
@@ -235,16 +258,19 @@ impl Client {
             }
             session.finish_body().await
         };
-        let written =
-            timeout(self.timeouts.write, write).await.map_err(|_| Failure::timed_out(FailureKind::HeadTimeout))?;
+        let Ok(written) = timeout(self.timeouts.write, write).await else { return Err(Broken::late()) };
+        let sent = Instant::now();
         // A vendor may answer (413, say) and stop reading: the answer counts.
         let read = timeout(self.timeouts.head, read_head(&mut session)).await;
         match (read, written) {
             (Ok(Ok((status, headers))), _) => {
                 Ok(Answer { session, address: address.clone(), idle: self.timeouts.idle, status, headers })
             }
-            (_, Err(error)) | (Ok(Err(error)), Ok(_)) => Err(Failure::of(&error)),
-            (Err(_), Ok(_)) => Err(Failure::timed_out(FailureKind::HeadTimeout)),
+            (_, Err(error)) | (Ok(Err(error)), Ok(_)) => {
+                let answered = recover(session.into_inner()).is_none_or(|stream| stream.answered());
+                Err(Broken { failure: Failure::of(&error), answered, waited: sent.elapsed() })
+            }
+            (Err(_), Ok(_)) => Err(Broken::late()),
         }
     }
 
@@ -253,7 +279,10 @@ impl Client {
     pub async fn release(&self, answer: Answer) {
         let Answer { mut session, address, .. } = answer;
         session.respect_keepalive();
-        if let Some(stream) = session.reuse().await.and_then(recover) {
+        // Closing has a deadline like everything else: it may have to flush.
+        if let Ok(Some(stream)) = timeout(CLOSE, session.reuse()).await
+            && let Some(stream) = recover(stream)
+        {
             address.idle.put(stream);
         }
     }

@@ -30,16 +30,24 @@ pub(super) struct VendorStream {
     hold: bool,
     /// Written here and not yet to `inner`.
     pending: Vec<u8>,
+    /// Something was read since the last request began.
+    answered: bool,
 }
 
 impl VendorStream {
     pub(super) fn new(inner: Stream) -> Self {
-        Self { inner, hold: false, pending: Vec::new() }
+        Self { inner, hold: false, pending: Vec::new(), answered: false }
     }
 
-    /// The next request has a body: its head waits for it.
-    pub(super) fn hold_head(&mut self) {
-        self.hold = true;
+    /// A request begins; `held`: it has a body, and its head waits for it.
+    pub(super) fn begin(&mut self, held: bool) {
+        self.hold = held;
+        self.answered = false;
+    }
+
+    /// Whether the other side has sent anything since the request began.
+    pub(super) fn answered(&self) -> bool {
+        self.answered
     }
 
     /// Writes what is pending, then `more`; says how much of `more` was taken.
@@ -73,7 +81,10 @@ impl fmt::Debug for VendorStream {
 
 impl AsyncRead for VendorStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        self.answered |= buf.filled().len() > before;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -176,7 +187,7 @@ mod tests {
     async fn a_held_head_leaves_with_its_body() {
         let (near, mut far) = duplex(1 << 20);
         let mut stream = VendorStream::new(Box::new(near));
-        stream.hold_head();
+        stream.begin(true);
         stream.write_all(b"head").await.unwrap();
         stream.flush().await.unwrap();
         stream.write_all(b"body").await.unwrap();
@@ -201,7 +212,7 @@ mod tests {
             let sent = body.clone();
             let writer = tokio::spawn(async move {
                 let mut stream = VendorStream::new(Box::new(near));
-                stream.hold_head();
+                stream.begin(true);
                 stream.write_all(b"head").await.unwrap();
                 stream.flush().await.unwrap();
                 stream.write_all(&sent).await.unwrap();

@@ -1,7 +1,7 @@
 //! Hang-ups, deadlines, caps and sources.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clawgate_proxy::server::SourcePolicy;
@@ -156,4 +156,36 @@ async fn a_client_that_does_not_read_is_let_go() {
     };
     tokio::time::timeout(Duration::from_secs(60), gone).await.expect("its place is free again");
     drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vendor_that_may_have_seen_a_request_does_not_get_it_again() {
+    for part in ["", "HTTP/1.1 200 OK\r\ncontent-"] {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = requests.clone();
+        let vendor = Vendor::start(move |_, mut stream: TcpStream| {
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            async move {
+                if number == 0 {
+                    stream.write_all(OK.as_bytes()).await.ok()?;
+                    return Some(stream);
+                }
+                if part.is_empty() {
+                    // It thinks about it, and dies of it.
+                    tokio::time::sleep(Duration::from_millis(1200)).await;
+                }
+                stream.write_all(part.as_bytes()).await.ok()?;
+                None
+            }
+        })
+        .await;
+        let node = Node::start(vendor.address, Options::default()).await;
+        let mut client = node.connect().await;
+        client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
+        read_until(&mut client, |text| text.ends_with("{}")).await;
+        client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
+        let answer = read_until(&mut client, |text| text.contains("upstream_protocol")).await;
+        assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+        assert_eq!((requests.load(Ordering::SeqCst), vendor.connections.load(Ordering::SeqCst)), (2, 1), "{part:?}");
+    }
 }
