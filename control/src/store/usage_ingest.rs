@@ -23,7 +23,7 @@ const CHUNK_BITS: usize = 7;
 pub struct Shard<'a> {
     /// `node_…`
     pub node_id: &'a str,
-    /// Goes up by one with each start of the node.
+    /// Goes up with each start of the node.
     pub epoch: i64,
     /// Which of the epoch's logs.
     pub shard: i64,

@@ -105,9 +105,9 @@ fn open_lock(dir: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join(LOCK))
 }
 
-/// One more than any number seen. The very first is the time in seconds, so
-/// that a node whose spool was wiped does not use its old numbers again: the
-/// control plane would take the records for known ones.
+/// One more than any number seen, and more than the time in seconds, so that a
+/// node whose spool was wiped, or put back to an earlier state, does not use its
+/// old numbers again: the control plane would take the records for known ones.
 fn next_number(root: &Path) -> Result<u64, SpoolError> {
     let stored = match fs::read_to_string(root.join(LAST)) {
         Ok(text) => text.trim().parse::<u64>().ok(),
@@ -115,8 +115,8 @@ fn next_number(root: &Path) -> Result<u64, SpoolError> {
         Err(error) => return Err(SpoolError::io("read the epoch number")(error)),
     };
     let listed = EpochDir::list(root)?.last().copied();
-    let last = stored.max(listed).unwrap_or_else(|| u64::try_from(clock::now_micros() / 1_000_000).unwrap_or(0));
-    Ok(last.saturating_add(1))
+    let now = u64::try_from(clock::now_micros() / 1_000_000).ok();
+    Ok(stored.max(listed).max(now).unwrap_or(0).saturating_add(1))
 }
 
 fn store_number(root: &Path, number: u64) -> io::Result<()> {
@@ -164,6 +164,15 @@ mod tests {
         taken.remove().expect("removes");
         assert_eq!(EpochDir::list(root.path()).expect("lists"), [second.number()]);
         assert!(EpochDir::take(root.path(), number).expect("looks").is_none());
+    }
+
+    #[test]
+    fn a_spool_that_was_put_back_does_not_repeat_its_numbers() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let long_ago = 1_600_000_000;
+        store_number(root.path(), long_ago).expect("stores");
+        let epoch = EpochDir::create(root.path()).expect("creates");
+        assert!(epoch.number() > 1_700_000_000, "{}", epoch.number());
     }
 
     #[test]

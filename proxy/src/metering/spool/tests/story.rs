@@ -79,7 +79,7 @@ fn a_dead_process_is_shipped_by_its_successor_and_ended_as_abandoned() {
     assert_eq!(ends.len(), 1, "one shard was written");
     assert!(matches!(ends[0], Kind::End(end) if end.abandoned));
     assert_eq!(epochs(dir.path()), 1, "the old epoch is removed");
-    assert_eq!(alive.epoch(), epoch + 1);
+    assert!(alive.epoch() > epoch);
 }
 
 #[test]
