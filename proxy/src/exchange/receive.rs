@@ -79,7 +79,8 @@ fn unknown_route(path: &str) -> Refusal {
 /// Takes credential parameters out; everything else keeps its bytes and order.
 fn split_query(query: Option<&str>) -> (Option<String>, Option<String>) {
     let Some(query) = query else { return (None, None) };
-    let name_of = |pair: &str| pair.split_once('=').map_or(pair, |(name, _)| name).to_ascii_lowercase();
+    // Decoded: a vendor reads `%6Bey` as `key`.
+    let name_of = |pair: &str| percent_decode(pair.split_once('=').map_or(pair, |(name, _)| name)).to_ascii_lowercase();
     let is_credential = |pair: &&str| CREDENTIAL_PARAMETERS.contains(&name_of(pair).as_str());
     let token = query
         .split('&')
@@ -143,6 +144,7 @@ mod tests {
             ("alt=sse", Some("alt=sse"), None),
             ("key=cgb_x&alt=sse", Some("alt=sse"), Some("cgb_x")),
             ("alt=sse&KEY=a%2Bb", Some("alt=sse"), Some("a+b")),
+            ("%6Bey=cgb_x&alt=sse&access%5Ftoken=1", Some("alt=sse"), Some("cgb_x")),
             ("token=1&access_token=2&apikey=3&api_key=4&key=5", None, Some("5")),
             ("monkey=1&&x", Some("monkey=1&&x"), None),
         ] {
