@@ -10,6 +10,7 @@
 
 mod attempt;
 mod authenticate;
+mod budget;
 mod plan;
 mod ports;
 mod prepare;
@@ -31,8 +32,8 @@ use crate::telemetry::{AccessLog, Metrics};
 use crate::upstream::Client;
 use crate::wire::error::Code;
 
+pub use budget::{BodyBudget, Held};
 pub use ports::{BodyError, Downstream, Gone, Head, Length};
-pub use prepare::BodyBudget;
 pub use reject::Refusal;
 pub use settle::{Outcome, Settlement};
 

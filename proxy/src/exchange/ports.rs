@@ -8,6 +8,8 @@ use std::future::Future;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
+use super::budget::Held;
+
 /// The head of a request.
 #[derive(Debug)]
 pub struct Head {
@@ -24,6 +26,8 @@ pub struct Head {
 pub enum BodyError {
     /// Over the limit.
     TooLarge,
+    /// All bodies together are at theirs.
+    NoRoom,
     /// Too slow.
     Timeout,
     /// The client went away.
@@ -54,8 +58,10 @@ pub trait Downstream: Send {
     /// The request's head; called once.
     fn take_head(&mut self) -> Head;
 
-    /// The whole body, at most `limit` bytes. Answers `Expect: 100-continue`.
-    fn read_body(&mut self, limit: usize) -> impl Future<Output = Result<Bytes, BodyError>> + Send;
+    /// The whole body, at most `limit` bytes, each counted in `held` as it
+    /// comes. Answers `Expect: 100-continue`.
+    fn read_body(&mut self, limit: usize, held: &mut Held<'_>)
+    -> impl Future<Output = Result<Bytes, BodyError>> + Send;
 
     /// Sends the answer's head.
     fn write_head(

@@ -1,8 +1,6 @@
 //! Everything that decides which bytes will be sent, short of the key: the
 //! vendor, the route, the body and what is in it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use bytes::Bytes;
 use clawgate_shared::catalogue::{self, ResolveError, Resolved, RouteClass, Vendor, resolve};
 use clawgate_shared::dialect::{Dialect, Protocol};
@@ -11,6 +9,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
 
 use super::Services;
+use super::budget::Held;
 use super::ports::{BodyError, Downstream};
 use super::receive::Received;
 use super::record::Facts;
@@ -19,49 +18,6 @@ use super::tunnel::asks_websocket;
 use crate::snapshot::Bot;
 use crate::wire::error::Code;
 use crate::wire::peek::{Peek, peek};
-
-/// Request bodies held in memory: each, and all together.
-#[derive(Debug)]
-pub struct BodyBudget {
-    /// Largest one, in bytes.
-    pub each: usize,
-    held: AtomicUsize,
-    total: usize,
-}
-
-/// A body's share of the budget; given back when dropped.
-#[must_use]
-#[derive(Debug)]
-pub struct Held<'a> {
-    budget: &'a BodyBudget,
-    bytes: usize,
-}
-
-impl BodyBudget {
-    /// `each` bytes for one body, `total` for all at once.
-    #[must_use]
-    pub const fn new(each: usize, total: usize) -> Self {
-        Self { each, held: AtomicUsize::new(0), total }
-    }
-
-    fn hold(&self, bytes: usize) -> Result<Held<'_>, Refusal> {
-        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let held = Held { budget: self, bytes };
-        if before.saturating_add(bytes) > self.total {
-            return Err(Refusal::new(
-                Code::Overloaded,
-                "this node holds as many request bodies as it may; try again in a moment",
-            ));
-        }
-        Ok(held)
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
 
 /// A request ready to be sent with some key.
 #[derive(Debug)]
@@ -114,8 +70,8 @@ pub async fn prepare<'a, D: Downstream>(
         let text = "this route holds account resources; the bot needs the permission account_resources";
         return Err(Refusal::new(Code::PathDenied, text));
     }
-    let body = read_body(services, received, facts, down).await?;
-    let held = services.bodies.hold(body.len())?;
+    let mut held = services.bodies.hold();
+    let body = read_body(services, received, facts, &mut held, down).await?;
     let peek = look_into(&resolved, received, &body)?;
     facts.stream = peek.as_ref().and_then(|peek| peek.stream).unwrap_or(false) || resolved.streams_by_path();
     let model = resolved
@@ -154,6 +110,7 @@ async fn read_body<D: Downstream>(
     services: &Services,
     received: &Received,
     facts: &mut Facts,
+    held: &mut Held<'_>,
     down: &mut D,
 ) -> Result<Bytes, Refusal> {
     let framed = received.headers.contains_key(CONTENT_LENGTH) || received.headers.contains_key(TRANSFER_ENCODING);
@@ -162,11 +119,14 @@ async fn read_body<D: Downstream>(
     }
     let limit = services.bodies.each;
     let before = facts.elapsed_micros();
-    let read = down.read_body(limit).await;
+    let read = down.read_body(limit, held).await;
     facts.waited_micros += facts.elapsed_micros().saturating_sub(before);
     read.map_err(|error| match error {
         BodyError::TooLarge => {
             Refusal::new(Code::RequestTooLarge, format!("the request body is larger than {limit} bytes"))
+        }
+        BodyError::NoRoom => {
+            Refusal::new(Code::Overloaded, "this node holds as many request bodies as it may; try again in a moment")
         }
         BodyError::Timeout => Refusal::new(Code::RequestTimeout, "the request body did not arrive in time"),
         BodyError::Gone => Refusal::new(Code::BadRequest, "the client closed the connection within the request body"),

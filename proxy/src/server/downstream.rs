@@ -10,7 +10,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_timeout::timeout;
 
-use crate::exchange::{BodyError, Downstream, Gone, Head, Length};
+use crate::exchange::{BodyError, Downstream, Gone, Head, Held, Length};
 
 /// Longest silence within a request body.
 const BODY_IDLE: Duration = Duration::from_secs(15);
@@ -88,7 +88,7 @@ impl SessionDownstream {
         let _ = timeout(DRAIN_FOR, read_away).await;
     }
 
-    async fn collect(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+    async fn collect(&mut self, limit: usize, held: &mut Held<'_>) -> Result<Bytes, BodyError> {
         let mut whole: Option<BytesMut> = None;
         let mut first: Option<Bytes> = None;
         let mut len = 0_usize;
@@ -98,6 +98,9 @@ impl SessionDownstream {
             len = len.saturating_add(chunk.len());
             if len > limit {
                 return Err(BodyError::TooLarge);
+            }
+            if !held.grow(chunk.len()) {
+                return Err(BodyError::NoRoom);
             }
             match (&mut first, &mut whole) {
                 (None, None) => first = Some(chunk),
@@ -148,7 +151,7 @@ impl Downstream for SessionDownstream {
         Head { method: parts.method, uri: parts.uri, headers: parts.headers }
     }
 
-    async fn read_body(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+    async fn read_body(&mut self, limit: usize, held: &mut Held<'_>) -> Result<Bytes, BodyError> {
         if self.content_length.is_some_and(|n| n > limit as u64) {
             return Err(BodyError::TooLarge);
         }
@@ -162,7 +165,7 @@ impl Downstream for SessionDownstream {
                 return Err(BodyError::Gone);
             }
         }
-        timeout(BODY_TOTAL, self.collect(limit)).await.unwrap_or(Err(BodyError::Timeout))
+        timeout(BODY_TOTAL, self.collect(limit, held)).await.unwrap_or(Err(BodyError::Timeout))
     }
 
     async fn write_head(&mut self, status: StatusCode, mut headers: HeaderMap, length: Length) -> Result<(), Gone> {

@@ -162,3 +162,29 @@ async fn a_request_with_two_lengths_is_refused_and_the_connection_closed() {
     assert!(answer.contains("bad_request"), "{answer}");
     assert!(vendor.seen.lock().expect("lock").is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_still_coming_count_against_the_memory_for_all() {
+    let vendor = Vendor::fixed(OK).await;
+    let node = Node::start(vendor.address, Options::default()).await;
+    let request = chat(&"x".repeat(1 << 20), "");
+    // Eight of them fill the memory; none is whole.
+    let part = &request.as_bytes()[..request.len() - 1000];
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut client = node.connect().await;
+        client.write_all(part).await.expect("writes");
+        slow.push(client);
+    }
+    let mut one_more = node.connect().await;
+    let _ = one_more.write_all(part).await;
+    until("one of the nine is refused", || {
+        node.services.metrics.render().contains("clawgate_refusals_total{code=\"overloaded\"} 1")
+    })
+    .await;
+    drop(slow);
+    until("the memory is given back", || node.services.inflight.now() == 0).await;
+    let mut client = node.connect().await;
+    client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
+    read_until(&mut client, |text| text.ends_with("{}")).await;
+}
