@@ -1,6 +1,8 @@
 //! Everything that decides which bytes will be sent, short of the key: the
 //! vendor, the route, the body and what is in it.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use clawgate_shared::catalogue::{self, ResolveError, Resolved, RouteClass, Vendor, resolve};
 use clawgate_shared::dialect::{Dialect, Protocol};
@@ -74,21 +76,29 @@ pub async fn prepare<'a, D: Downstream>(
     let body = read_body(services, received, facts, &mut held, down).await?;
     let peek = look_into(&resolved, received, &body)?;
     facts.stream = peek.as_ref().and_then(|peek| peek.stream).unwrap_or(false) || resolved.streams_by_path();
-    let model = resolved
-        .model
-        .as_deref()
-        .or(peek.as_ref().and_then(|p| p.model.as_ref()).map(|m| m.name.as_str()))
-        .unwrap_or("");
-    facts.model = masked(model).into_owned();
+    let websocket = received.method == Method::GET && asks_websocket(&received.headers);
+    let named = resolved.model.as_deref().or(peek.as_ref().and_then(|p| p.model.as_ref()).map(|m| m.name.as_str()));
+    let model = match named {
+        Some(model) => Cow::Borrowed(model),
+        None if bot.allowed_models.is_empty() => Cow::Borrowed(""),
+        None => Cow::Owned(model_elsewhere(received, &body)),
+    };
+    facts.model = masked(&model).into_owned();
     if model.is_empty() {
         if needs_model(&resolved) {
             return Err(Refusal::new(Code::ModelMissing, "the request body names no model"));
         }
-    } else if !bot.allows_model(model) {
+        let spends =
+            websocket || !matches!(received.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
+        if spends && resolved.route.class == RouteClass::Inference && !bot.allowed_models.is_empty() {
+            let text =
+                "this bot may use only some models, and this request does not say its model where it can be seen";
+            return Err(Refusal::new(Code::ModelNotAllowed, text));
+        }
+    } else if !bot.allows_model(&model) {
         return Err(Refusal::new(Code::ModelNotAllowed, format!("this bot may not use model {:?}", facts.model)));
     }
     let may_ask_usage = !bot.never_include_usage && facts.stream && resolved.route.protocol.has_stream_options();
-    let websocket = received.method == Method::GET && asks_websocket(&received.headers);
     Ok(Prepared { vendor, resolved, body, peek, websocket, may_ask_usage, _held: held })
 }
 
@@ -150,6 +160,18 @@ fn look_into(resolved: &Resolved<'_>, received: &Received, body: &Bytes) -> Resu
         return Err(refused("the field \"model\" of the request body must be a string".to_owned()));
     }
     Ok(Some(found))
+}
+
+/// The model of a request that is not looked into otherwise (an image, speech,
+/// a WebSocket): from its JSON, or from its query. Empty when it is not plain.
+fn model_elsewhere(received: &Received, body: &Bytes) -> String {
+    if received.method == Method::POST {
+        let found = is_json(&received.headers).then(|| peek(body).ok()).flatten();
+        let plain = found.filter(|found| found.repeated.is_none() && !found.model_is_no_text);
+        return plain.and_then(|found| found.model).map(|model| model.name).unwrap_or_default();
+    }
+    let mut values = received.query_values("model");
+    values.next().filter(|_| values.next().is_none()).unwrap_or_default()
 }
 
 /// A missing content type is taken for JSON, as vendors do.

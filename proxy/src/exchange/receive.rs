@@ -66,6 +66,14 @@ pub fn receive(head: Head) -> Result<Received, Refusal> {
     })
 }
 
+impl Received {
+    /// Every value of a query parameter, decoded.
+    pub fn query_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
+        let pairs = self.query.as_deref().unwrap_or("").split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(move |(found, _)| percent_decode(found) == name).map(|(_, value)| percent_decode(value))
+    }
+}
+
 fn unknown_route(path: &str) -> Refusal {
     let shown: String = masked(path).chars().take(100).collect();
     Refusal::new(

@@ -188,3 +188,35 @@ async fn bodies_that_are_still_coming_count_against_the_memory_for_all() {
     client.write_all(chat(BODY, "").as_bytes()).await.expect("writes");
     read_until(&mut client, |text| text.ends_with("{}")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_with_a_list_of_models_gets_no_other_by_any_route() {
+    let vendor = Vendor::fixed(OK).await;
+    let node = Node::start(vendor.address, Options { models: &["good-*"], ..Options::default() }).await;
+    for (start, body, allowed) in [
+        ("POST /v1/openai/chat/completions", r#"{"model":"good-1"}"#, true),
+        ("POST /v1/openai/chat/completions", r#"{"model":"dear-1"}"#, false),
+        ("POST /v1/openai/images/generations", r#"{"model":"good-image"}"#, true),
+        ("POST /v1/openai/images/generations", r#"{"model":"dear-image"}"#, false),
+        ("POST /v1/openai/images/generations", r#"{"model":"good-image","model":"dear-image"}"#, false),
+        ("POST /v1/openai/audio/speech", r#"{"input":"x"}"#, false),
+        ("POST /v1/openai/responses", r#"{"input":"x"}"#, false),
+        ("GET /v1/openai/models", "", true),
+    ] {
+        let mut client = node.connect().await;
+        let request = format!(
+            "{start} HTTP/1.1\r\nhost: g\r\nx-api-key: {TOKEN}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        client.write_all(request.as_bytes()).await.expect("writes");
+        let answer = read_all(&mut client).await;
+        assert_eq!(answer.starts_with("HTTP/1.1 200"), allowed, "{start} {body}: {answer}");
+        assert_eq!(answer.contains("model_not_allowed"), !allowed, "{start} {body}: {answer}");
+    }
+    let upgrade = "connection: Upgrade\r\nupgrade: websocket";
+    let mut client = node.connect().await;
+    let request =
+        format!("GET /v1/openai/realtime?model=dear-1 HTTP/1.1\r\nhost: g\r\nx-api-key: {TOKEN}\r\n{upgrade}\r\n\r\n");
+    client.write_all(request.as_bytes()).await.expect("writes");
+    read_until(&mut client, |text| text.contains("model_not_allowed")).await;
+}

@@ -47,11 +47,19 @@ pub struct Options {
     pub tls: Option<TlsFiles>,
     pub sources: SourcePolicy,
     pub idle: Duration,
+    /// Globs; none: all.
+    pub models: &'static [&'static str],
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_connections: 1000, tls: None, sources: SourcePolicy::Any, idle: Duration::from_secs(60) }
+        Self {
+            max_connections: 1000,
+            tls: None,
+            sources: SourcePolicy::Any,
+            idle: Duration::from_secs(60),
+            models: &[],
+        }
     }
 }
 
@@ -60,7 +68,7 @@ impl Node {
     pub async fn start(vendor: SocketAddr, options: Options) -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
         let handle = Arc::new(Handle::default());
-        handle.swap(Arc::new(snapshot(vendor)));
+        handle.swap(Arc::new(snapshot(vendor, options.models)));
         let bound = bind(&listener(options.tls, options.sources), None).expect("binds");
         let timeouts = Timeouts {
             connect: Duration::from_secs(2),
@@ -102,7 +110,7 @@ pub fn run_successor(bound: Bound, front: Front) -> watch::Sender<bool> {
     stop
 }
 
-fn snapshot(vendor: SocketAddr) -> clawgate_proxy::snapshot::Snapshot {
+fn snapshot(vendor: SocketAddr, models: &[&str]) -> clawgate_proxy::snapshot::Snapshot {
     let sealing_key = SealingKey::generate().expect("key");
     let base_url = format!("http://{vendor}/v1");
     let origin = format!("http://{vendor}");
@@ -137,6 +145,7 @@ fn snapshot(vendor: SocketAddr) -> clawgate_proxy::snapshot::Snapshot {
                 tenant_id: "ten_1".into(),
                 hostname: "b".into(),
                 state: wire::BotState::Enabled.into(),
+                allowed_models: models.iter().map(|&model| model.to_owned()).collect(),
                 tokens: vec![wire::BotToken {
                     id: "tok_1".into(),
                     sha256: token::hash(TOKEN.as_bytes()).to_vec(),
