@@ -107,14 +107,11 @@ pub(crate) async fn run(args: UpArgs, place: &Place) -> Result<(), Failure> {
     outcome
 }
 
-/// The node's allocator gives freed memory back to the system at once, unless
-/// the operator has chosen otherwise: each change of the configuration leaves a
-/// few megabytes behind, and an idle node would keep them. It reads this before
-/// the program's first instruction, so that no flag of the node could say it.
-fn return_memory() -> (&'static str, String) {
-    const NAME: &str = "MIMALLOC_PURGE_DELAY";
-    (NAME, std::env::var(NAME).unwrap_or_else(|_| "0".to_owned()))
-}
+/// The node's allocator gives freed memory back to the system at once: each
+/// change of the configuration leaves a few megabytes behind, and an idle node
+/// would keep them. It reads this before the program's first instruction, so
+/// that no flag of the node could say it.
+const RETURN_MEMORY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
 
 /// Both children's configuration, with every error of both.
 fn resolve(args: &UpArgs, place: &Place) -> Result<(ControlConfig, ProxyConfig), Failure> {
@@ -222,7 +219,7 @@ impl Family {
         self.spawn("control", control_args, &[], url.into_iter().collect(), DRAIN_CAP)?;
         let console = self.address("control", "console").await?;
         let mock = if args.demo { Some(self.start_mock().await?) } else { None };
-        let with = vec![return_memory()];
+        let with = vec![(RETURN_MEMORY.0, RETURN_MEMORY.1.to_owned())];
         self.spawn("proxy", args.proxy.to_args(), CONTROL_SECRETS, with, proxy.grace + DRAIN_CAP)?;
         let data_plane = self.address("proxy", "data").await?;
         let node_admin = self.address("proxy", "admin").await?;

@@ -12,7 +12,7 @@ use clawgate_shared::seal::SealingKey;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 use super::peer::{Peer, Transport};
 use super::stopped;
@@ -104,9 +104,11 @@ async fn serve(
                 Ok(Some(message)) => take(fleet, &mut session, connected.id, message),
                 Ok(None) | Err(_) => return Ok(()),
             },
-            _ = look.tick() => {
-                sealing_key(fleet, &hello.node_id).await?;
-            }
+            _ = look.tick() => match sealing_key(fleet, &hello.node_id).await {
+                Err(status) if status.code() == Code::PermissionDenied => return Err(status),
+                // A database that is away for a moment is no reason to part.
+                _ => {}
+            },
             () = stopped(&mut stop) => return Err(Status::unavailable("the control plane stops")),
         }
     }

@@ -3,6 +3,8 @@
 //! Nothing has been sent to the client yet, so another key may be tried; once
 //! `relay` begins, never again.
 
+use std::time::Duration;
+
 use clawgate_shared::catalogue::{IncludeUsage, RootTarget, base_for_key};
 use http::Uri;
 
@@ -13,13 +15,18 @@ use super::prepare::Prepared;
 use super::receive::Received;
 use super::record::Tried;
 use super::reject::Refusal;
+use super::relay::DRAIN_FOR;
 use super::settle::Settlement;
 use super::tunnel;
+use super::watch::{self, Watch};
 use crate::routing::{Credential, Key, Ordered};
 use crate::upstream::classify::{self, MAX_ATTEMPTS, MAX_FAILURES, Verdict};
 use crate::upstream::{Answer, Failure, FailureKind, Outgoing, for_vendor};
 use crate::wire::error::{Code, KeyReason};
 use crate::wire::splice::{self, Splice};
+
+/// No further key is tried after so long: the client has waited enough.
+const NEXT_KEY_UNTIL: Duration = Duration::from_secs(120);
 
 /// The answer that will be relayed.
 #[derive(Debug)]
@@ -28,6 +35,8 @@ pub struct Chosen {
     pub answer: Answer,
     /// We asked for usage, so its frame must be taken out again.
     pub asked_usage: bool,
+    /// The client went meanwhile; the answer is read for its usage only.
+    pub client_gone: bool,
 }
 
 /// Tries candidates in order.
@@ -35,13 +44,14 @@ pub struct Chosen {
 /// # Errors
 /// No candidate gave an answer for the client.
 pub async fn attempt<D: Downstream>(
-    services: &Services,
     settlement: &mut Settlement<'_>,
     received: &Received,
     prepared: &Prepared<'_>,
     candidates: Ordered<'_>,
+    watch: &mut Watch<'_>,
     down: &mut D,
 ) -> Result<Chosen, Refusal> {
+    let services = settlement.services();
     let mut tally = Tally::default();
     let mut candidates = candidates.peekable();
     while let Some(key) = candidates.next() {
@@ -50,42 +60,82 @@ pub async fn attempt<D: Downstream>(
         let ask = asks_usage(prepared, key);
         let asked_usage = ask.is_some();
         let began = settlement.facts.elapsed_micros();
-        let result = tokio::select! {
-            biased;
-            answered = send(services, received, prepared, key, ask) => Some(answered),
-            () = down.hung_up() => None,
-        };
+        let event = first(send(services, received, prepared, key, ask), settlement, watch, down).await;
         let took = settlement.facts.elapsed_micros().saturating_sub(began);
         settlement.facts.waited_micros += took;
         let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
         let mut note = |status, reason| {
             settlement.facts.tried.push(Tried { key_id: key.id.clone(), status, reason, millis });
         };
-        match result {
-            None => {
+        match event {
+            Event::ClientGone => {
                 note(0, "client_gone");
                 return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection"));
             }
-            Some(Ok(answer)) => {
+            Event::Revoked => {
+                note(0, "revoked");
+                return Err(watch::refusal());
+            }
+            Event::Drained(answer) => {
+                note(answer.status.as_u16(), "");
+                return Ok(Chosen { answer, asked_usage, client_gone: true });
+            }
+            Event::Answered(Ok(answer)) => {
                 let status = answer.status.as_u16();
-                let (reason, relay) = tally.judge(status, candidates.peek().is_some());
+                let more = candidates.peek().is_some() && settlement.facts.started.elapsed() < NEXT_KEY_UNTIL;
+                let (reason, relay) = tally.judge(status, more);
                 note(status, reason);
                 if relay {
-                    return Ok(Chosen { answer, asked_usage });
+                    return Ok(Chosen { answer, asked_usage, client_gone: false });
                 }
                 services.metrics.upstream_failed(&received.vendor, reason);
             }
-            Some(Err(failure)) => {
+            Event::Answered(Err(failure)) => {
                 note(0, failure.kind.label());
                 services.metrics.upstream_failed(&received.vendor, failure.kind.label());
                 tally.failed(failure);
             }
         }
-        if tally.spent() {
+        if tally.spent() || settlement.facts.started.elapsed() >= NEXT_KEY_UNTIL {
             break;
         }
     }
     Err(tally.refusal(&received.vendor))
+}
+
+/// What came of one attempt.
+#[allow(clippy::large_enum_variant, reason = "lives for one match; the large one is the usual one")]
+enum Event {
+    Answered(Result<Answer, Failure>),
+    /// It came after the client had gone.
+    Drained(Answer),
+    ClientGone,
+    Revoked,
+}
+
+/// Waits for the vendor, and meanwhile for the client to hang up and for the
+/// bot to be revoked. A bot whose answers are drained waits on without its
+/// client: what the vendor does will be billed, and so it is read.
+async fn first<D: Downstream>(
+    answered: impl Future<Output = Result<Answer, Failure>>,
+    settlement: &Settlement<'_>,
+    watch: &mut Watch<'_>,
+    down: &mut D,
+) -> Event {
+    let mut answered = std::pin::pin!(answered);
+    tokio::select! {
+        biased;
+        answered = &mut answered => return Event::Answered(answered),
+        () = down.hung_up() => {}
+        () = watch.ended() => return Event::Revoked,
+    }
+    if !settlement.facts.bot.as_ref().is_some_and(|bot| bot.drain_on_disconnect) {
+        return Event::ClientGone;
+    }
+    match tokio::time::timeout(DRAIN_FOR, answered).await {
+        Ok(Ok(answer)) => Event::Drained(answer),
+        Ok(Err(_)) | Err(_) => Event::ClientGone,
+    }
 }
 
 /// The splice that asks for usage on the client's behalf with this key.
@@ -176,9 +226,11 @@ impl Tally {
         }
     }
 
+    /// A vendor that did not answer in time may be at work on the request, and
+    /// another one would be paid as well: no further key is tried then.
     fn failed(&mut self, failure: Failure) {
         self.attempts += 1;
-        self.failures += 1;
+        self.failures += if failure.kind == FailureKind::HeadTimeout { MAX_FAILURES } else { 1 };
         self.last = Some(Last::Failure(failure));
     }
 

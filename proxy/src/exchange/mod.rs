@@ -20,6 +20,7 @@ mod reject;
 mod relay;
 mod settle;
 mod tunnel;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -157,8 +158,11 @@ async fn stages<D: Downstream>(
     authenticate::may_call(&bot)?;
     let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
     let candidates = plan::plan(&bot, &received.vendor, &received.headers)?;
-    let chosen = attempt::attempt(services, settlement, &received, &prepared, candidates, down).await?;
-    let watch = relay::Watch::new(&services.snapshots, bot.clone(), token, seen);
+    let mut watch = watch::Watch::new(&services.snapshots, bot.clone(), token, seen);
+    let chosen = attempt::attempt(settlement, &received, &prepared, candidates, &mut watch, down).await?;
+    if chosen.client_gone {
+        return Ok(relay::without_client(services, settlement, &prepared, chosen).await);
+    }
     if chosen.answer.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(tunnel::tunnel(settlement, chosen, watch, down).await);
     }

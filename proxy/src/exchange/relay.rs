@@ -1,83 +1,45 @@
 //! Streaming the vendor's answer to the client: bytes first, then the meter
 //! sees them.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use clawgate_shared::clock;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
 use super::Services;
 use super::attempt::{Chosen, upstream_refusal};
-use super::authenticate::Presented;
 use super::ports::{Downstream, Gone, Length};
 use super::prepare::Prepared;
 use super::reject::Refusal;
 use super::settle::{Outcome, Settlement};
-use crate::snapshot::{Bot, BotState, Handle};
+use super::watch::{self, Watch};
 use crate::upstream::{Answer, Failure, for_bot};
-use crate::wire::error::{Code, stream_error};
+use crate::wire::error::stream_error;
 use crate::wire::{Meter, UsageStripper};
 
-/// How often a silent stream looks whether its bot may still call.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Longest drain of an answer whose client has gone.
-const DRAIN_FOR: Duration = Duration::from_secs(120);
+pub(super) const DRAIN_FOR: Duration = Duration::from_secs(120);
 /// Most bytes of such a drain.
 const DRAIN_BYTES: usize = 64 << 20;
-
-/// Notices that a bot was suspended or deleted, or its token taken away, while
-/// its answer streams.
-#[derive(Debug)]
-pub struct Watch<'a> {
-    snapshots: &'a Handle,
-    bot: Arc<Bot>,
-    token: Presented,
-    /// How often the configuration had changed when it was last looked at.
-    seen: u64,
-}
-
-impl<'a> Watch<'a> {
-    /// Watches `bot`, admitted with `token` under the configuration that `seen`
-    /// counts.
-    pub fn new(snapshots: &'a Handle, bot: Arc<Bot>, token: Presented, seen: u64) -> Self {
-        Self { snapshots, bot, token, seen }
-    }
-
-    /// Whether the bot may no longer call: gone, disabled, suspended, or without
-    /// the token it called with. A token that merely ran out ends nothing that it
-    /// began. Looks only when the configuration has changed.
-    pub fn revoked(&mut self) -> bool {
-        let swaps = self.snapshots.swaps();
-        if swaps == self.seen {
-            return false;
-        }
-        self.seen = swaps;
-        let Some(now) = self.snapshots.load() else { return false };
-        let bot = match now.tokens.get(&self.token.hash) {
-            Some(entry) => {
-                self.token.expires_at_micros = entry.expires_at_micros;
-                Some(&entry.bot)
-            }
-            None => {
-                let expires = self.token.expires_at_micros;
-                if expires == 0 || expires > clock::now_micros() {
-                    return true;
-                }
-                now.tokens.values().map(|entry| &entry.bot).find(|bot| bot.id == self.bot.id)
-            }
-        };
-        bot.is_none_or(|bot| bot.state != BotState::Enabled || bot.tenant.suspended)
-    }
-}
 
 /// What happened next on either side.
 enum Event {
     Chunk(Result<Option<Bytes>, Failure>),
     ClientGone,
     Revoked,
+}
+
+/// The client went before the answer came: it is read for its usage.
+pub async fn without_client(
+    services: &Services,
+    settlement: &mut Settlement<'_>,
+    prepared: &Prepared<'_>,
+    chosen: Chosen,
+) -> (Outcome, Option<Refusal>) {
+    let meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
+    settlement.facts.status = chosen.answer.status.as_u16();
+    end_without_client(services, settlement, chosen.answer, meter).await
 }
 
 /// Relays the answer; see the module.
@@ -92,7 +54,7 @@ pub async fn relay<D: Downstream>(
     mut watch: Watch<'_>,
     down: &mut D,
 ) -> Result<(Outcome, Option<Refusal>), Refusal> {
-    let Chosen { mut answer, asked_usage } = chosen;
+    let Chosen { mut answer, asked_usage, .. } = chosen;
     let status = answer.status;
     let mut meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
     let mut stripper = asked_usage.then(UsageStripper::new);
@@ -105,10 +67,9 @@ pub async fn relay<D: Downstream>(
     if down.write_head(status, headers, length).await.is_err() {
         return Ok(end_without_client(services, settlement, answer, meter).await);
     }
-    let mut tick = tokio::time::interval(WATCH_EVERY);
     loop {
         let before = settlement.facts.elapsed_micros();
-        let event = next(&mut answer, &mut watch, &mut tick, down).await;
+        let event = next(&mut answer, &mut watch, down).await;
         let now = settlement.facts.elapsed_micros();
         settlement.facts.waited_micros += now.saturating_sub(before);
         match event {
@@ -142,10 +103,7 @@ pub async fn relay<D: Downstream>(
                 return Ok(end_without_client(services, settlement, answer, meter).await);
             }
             Event::Revoked => {
-                let refusal = Refusal::new(
-                    Code::BotSuspended,
-                    "this bot was suspended or deleted, or its token taken away, while it was being served",
-                );
+                let refusal = watch::refusal();
                 settlement.usage = meter.finish().usage;
                 break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
                 return Ok((Outcome::Interrupted, Some(refusal)));
@@ -156,28 +114,15 @@ pub async fn relay<D: Downstream>(
 
 /// Waits for the vendor, and meanwhile for the client to hang up and for the
 /// bot to be revoked. The read is never dropped half done by the watch.
-async fn next<D: Downstream>(
-    answer: &mut Answer,
-    watch: &mut Watch<'_>,
-    tick: &mut tokio::time::Interval,
-    down: &mut D,
-) -> Event {
+async fn next<D: Downstream>(answer: &mut Answer, watch: &mut Watch<'_>, down: &mut D) -> Event {
     if watch.revoked() {
         return Event::Revoked;
     }
-    let read = answer.chunk();
-    tokio::pin!(read);
-    loop {
-        tokio::select! {
-            biased;
-            chunk = &mut read => return Event::Chunk(chunk),
-            () = down.hung_up() => return Event::ClientGone,
-            _ = tick.tick() => {
-                if watch.revoked() {
-                    return Event::Revoked;
-                }
-            }
-        }
+    tokio::select! {
+        biased;
+        chunk = answer.chunk() => Event::Chunk(chunk),
+        () = down.hung_up() => Event::ClientGone,
+        () = watch.ended() => Event::Revoked,
     }
 }
 

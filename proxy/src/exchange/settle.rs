@@ -90,6 +90,12 @@ impl<'a> Settlement<'a> {
         }
     }
 
+    /// What exchanges share.
+    #[must_use]
+    pub const fn services(&self) -> &'a Services {
+        self.services
+    }
+
     /// Whether a vendor may have seen the request.
     #[must_use]
     pub fn dispatched(&self) -> bool {

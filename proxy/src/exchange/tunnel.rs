@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::attempt::Chosen;
 use super::ports::{Downstream, Length};
 use super::reject::Refusal;
-use super::relay::Watch;
 use super::settle::{Outcome, Settlement};
+use super::watch::Watch;
 use crate::upstream::for_bot;
 
 /// A connection on which neither side says anything for so long is closed.
