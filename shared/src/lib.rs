@@ -11,6 +11,7 @@ pub mod dialect;
 pub mod egress;
 pub mod id;
 pub mod origin;
+pub mod pricing;
 pub mod proto;
 pub mod seal;
 pub mod token;
