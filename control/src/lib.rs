@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod http;
 pub mod ingest;
 pub mod jobs;
+pub mod prices;
 pub mod snapshot;
 pub mod store;
 pub mod vault;

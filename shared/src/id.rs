@@ -26,6 +26,8 @@ pub enum Kind {
     Audit,
     /// `ent_`: an enrolment token
     EnrollToken,
+    /// `prc_`: a stored price
+    Price,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             Self::Exchange => "req_",
             Self::Audit => "aud_",
             Self::EnrollToken => "ent_",
+            Self::Price => "prc_",
         }
     }
 

@@ -1,7 +1,7 @@
 //! What every recorded exchange costs, against a second computation in another
 //! language (`tests/oracle/cost.py`), to the micro-dollar.
 
-#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test")]
+#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,8 @@
 mod config;
 #[path = "store_contract/fleet.rs"]
 mod fleet;
+#[path = "store_contract/prices.rs"]
+mod prices;
 #[path = "store_contract/schema.rs"]
 mod schema;
 #[path = "store_contract/tokens.rs"]
@@ -45,6 +47,7 @@ async fn story(url: &str) {
     tokens::bot_tokens(&domain, &tenant.id).await;
     tokens::api_tokens(&domain, &tenant.id).await;
     tokens::idempotent_answers(&domain).await;
+    prices::layers_and_history(&domain, &tenant.id).await;
     usage::ingest_and_queries(&domain, &tenant.id).await;
     fleet::nodes_and_enrolment(&domain).await;
     config::audit(&domain).await;

@@ -14,6 +14,7 @@ pub mod bots;
 mod change;
 pub mod error;
 pub mod nodes;
+pub mod prices;
 pub mod projects;
 pub mod provider_keys;
 pub mod roles;

@@ -50,6 +50,8 @@ text_enum!(
         ProjectWrite => "project.write",
         /// Change the tenant's own vendors.
         VendorWrite => "vendor.write",
+        /// Change prices: the tenant's own, or with a role of the platform everybody's.
+        PriceWrite => "price.write",
         /// Change the tenant's settings.
         TenantWrite => "tenant.write",
         /// Delete the tenant.
@@ -107,12 +109,14 @@ const OWNER: &[P] = &[
     P::TokenWrite,
     P::AuditRead,
     P::VendorWrite,
+    P::PriceWrite,
     P::TenantWrite,
     P::TenantDelete,
 ];
 const AUDITOR: &[P] =
     &[P::AuditRead, P::UsageRead, P::BotRead, P::KeyRead, P::CatalogueRead, P::TokenRead, P::NodeRead];
-const PLATFORM_ADMIN: &[P] = &[P::TenantManage, P::NodeRead, P::NodeWrite, P::TokenRead, P::TokenWrite, P::AuditRead];
+const PLATFORM_ADMIN: &[P] =
+    &[P::TenantManage, P::NodeRead, P::NodeWrite, P::TokenRead, P::TokenWrite, P::AuditRead, P::PriceWrite];
 
 impl Role {
     /// What the role may do.
@@ -252,6 +256,7 @@ mod tests {
             (P::NodeWrite, vec![R::Operator, R::Admin, R::Owner, R::PlatformAdmin]),
             (P::KeyWrite, vec![R::Admin, R::Owner]),
             (P::VendorWrite, vec![R::Owner]),
+            (P::PriceWrite, vec![R::Owner, R::PlatformAdmin]),
             (P::TenantWrite, vec![R::Owner]),
             (P::AuditRead, vec![R::Admin, R::Owner, R::Auditor, R::PlatformAdmin]),
             (P::TenantManage, vec![R::PlatformAdmin]),

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::ingest::{self, Accepted, Batch, IngestError};
+use crate::prices::{self, Prices};
 use crate::snapshot::assemble::AssembleError;
 use crate::snapshot::publisher::Publisher;
 use crate::snapshot::rollout::{RECENT, Rollout};
@@ -109,6 +110,7 @@ pub struct Fleet {
     options: FleetOptions,
     rollout: Rollout,
     publisher: Publisher,
+    prices: Prices,
     ingested: IngestTotals,
     ingest_signal: watch::Sender<u64>,
 }
@@ -131,16 +133,18 @@ impl Fleet {
         }));
         let publisher = Publisher::new(db.clone(), Arc::clone(&vault), options.max_config_age, options.test_poison);
         publisher.publish().await?;
+        let prices = Prices::load(&db).await?;
         let (ingested, ingest_signal) = (IngestTotals::default(), watch::Sender::new(0));
-        Ok(Arc::new(Self { db, vault, authority, options, rollout, publisher, ingested, ingest_signal }))
+        Ok(Arc::new(Self { db, vault, authority, options, rollout, publisher, prices, ingested, ingest_signal }))
     }
 
     /// Starts the background tasks; they end when `stop` is true.
     pub fn start(self: &Arc<Self>, stop: watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-        let (publishing, writing) = (Arc::clone(self), Arc::clone(self));
-        let until = stop.clone();
+        let (publishing, writing, pricing) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
+        let (until, stopped) = (stop.clone(), stop.clone());
         vec![
             tokio::spawn(async move { publishing.publisher.run(until).await }),
+            tokio::spawn(async move { prices::watch_for_changes(&pricing.prices, &pricing.db, stopped).await }),
             tokio::spawn(async move { status::run(&writing.db, &writing.rollout, stop).await }),
         ]
     }
@@ -197,7 +201,8 @@ impl Fleet {
         if node.is_some_and(|node| node.revoked_at.is_some()) {
             return Err(IngestError::Revoked);
         }
-        let accepted = ingest::accept(&self.db, &self.rollout, batch, clock::now_micros()).await?;
+        let accepted =
+            ingest::accept(&self.db, &self.rollout, &self.prices.table(), batch, clock::now_micros()).await?;
         self.ingested.events.fetch_add(accepted.events, Ordering::Relaxed);
         self.ingested.indeterminate.fetch_add(accepted.indeterminate, Ordering::Relaxed);
         self.ingested.duplicates.fetch_add(accepted.duplicates, Ordering::Relaxed);
@@ -206,6 +211,12 @@ impl Fleet {
             self.ingest_signal.send_modify(|total| *total = total.wrapping_add(accepted.events));
         }
         Ok(accepted)
+    }
+
+    /// The prices that events are given.
+    #[must_use]
+    pub fn prices(&self) -> &Prices {
+        &self.prices
     }
 
     /// Wakes when usage events were added; the value counts them.

@@ -6,6 +6,7 @@ use super::decode::{self, decode};
 use super::fence::{Claim, may_take_over};
 use super::plan::{Plan, plan};
 use super::rollup;
+use crate::prices::Table;
 use crate::snapshot::rollout::Rollout;
 use crate::store::usage_ingest::{self, Cursor, EventRow, Shard};
 use crate::store::{Db, StoreError, Tx, usage_rollup};
@@ -66,12 +67,18 @@ pub enum IngestError {
     Store(#[from] StoreError),
 }
 
-/// Takes a batch. When this returns `Ok`, everything below `next_position` is
+/// Takes a batch; `prices` gives events their cost. When this returns `Ok`, everything below `next_position` is
 /// durable; when it does not, nothing of the batch is.
 ///
 /// # Errors
 /// See [`IngestError`].
-pub async fn accept(db: &Db, rollout: &Rollout, batch: Batch<'_>, now: i64) -> Result<Accepted, IngestError> {
+pub async fn accept(
+    db: &Db,
+    rollout: &Rollout,
+    prices: &Table,
+    batch: Batch<'_>,
+    now: i64,
+) -> Result<Accepted, IngestError> {
     let (shard, first) = check(&batch)?;
     let mut tx = db.begin().await?;
     let mut cursor = usage_ingest::lock_cursor(&mut tx, shard, 0, batch.instance_id, now).await?;
@@ -84,7 +91,8 @@ pub async fn accept(db: &Db, rollout: &Rollout, batch: Batch<'_>, now: i64) -> R
         tx.commit().await?;
         return Ok(Accepted { next_position: unsigned(next), ..Accepted::default() });
     }
-    let planned = plan((next..).zip(unseen).map(|(position, bytes)| decode(bytes, position, now)));
+    let mut planned = plan((next..).zip(unseen).map(|(position, bytes)| decode(bytes, position, now)));
+    prices.price(&mut planned.events);
     let mut accepted = write(&mut tx, shard, &planned, now).await?;
     if let Some(reason) = planned.malformed {
         tracing::error!(node = batch.node_id, epoch = batch.epoch, shard = batch.shard, reason, "usage record lost");

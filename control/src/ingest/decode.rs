@@ -124,6 +124,7 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
         duration_micros: count(settle.duration_micros),
         ttft_micros: settle.ttft_micros.map(count),
         cost_micros: None,
+        price_ref: String::new(),
         indeterminate: settle.outcome == INDETERMINATE,
         open: open_row(
             Open {

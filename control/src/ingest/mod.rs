@@ -3,7 +3,7 @@
 //! Invariant: a batch takes effect in one transaction or not at all, and each
 //! position of a shard takes effect once, however often it is sent. The answer
 //! is given after the commit.
-//! Deliberately absent: the wire (`grpc`), prices and quotas.
+//! Deliberately absent: the wire (`grpc`), finding prices (`prices`), quotas.
 
 pub mod accept;
 pub mod decode;

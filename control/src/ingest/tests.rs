@@ -8,8 +8,9 @@ use prost::Message as _;
 use super::*;
 use crate::fleet::testing::Plane;
 use crate::jobs::reconcile;
+use crate::prices::Table;
 use crate::snapshot::rollout::Rollout;
-use crate::store::{Db, usage_ingest, usage_rollup};
+use crate::store::{Db, usage_ingest, usage_log, usage_rollup};
 
 const NODE: &str = "node_0123456789abcdef0123456789abcdef";
 
@@ -28,6 +29,10 @@ fn open(exchange: &str, reserved: u64) -> Vec<u8> {
 }
 
 fn settle(exchange: &str, tokens: u64) -> Vec<u8> {
+    settle_of(exchange, "m", tokens)
+}
+
+fn settle_of(exchange: &str, model: &str, tokens: u64) -> Vec<u8> {
     let settle = Settle {
         exchange_id: exchange.into(),
         at_micros: clock::now_micros(),
@@ -35,7 +40,7 @@ fn settle(exchange: &str, tokens: u64) -> Vec<u8> {
         // a bot that no table knows: it was deleted meanwhile
         bot_id: "bot_gone".into(),
         vendor: "openai".into(),
-        model: "m".into(),
+        model: model.into(),
         outcome: "ok".into(),
         status_code: 200,
         input_tokens: Some(tokens),
@@ -86,7 +91,7 @@ impl Shipper<'_> {
             records,
             instance_id: self.instance,
         };
-        accept(self.db, self.rollout, batch, clock::now_micros()).await
+        accept(self.db, self.rollout, &Table::default(), batch, clock::now_micros()).await
     }
 }
 
@@ -192,6 +197,34 @@ async fn a_folded_open_counts_once_however_batches_are_cut() {
 }
 
 #[tokio::test]
+async fn an_event_gets_the_cost_of_its_model_and_the_sums_have_it() {
+    let plane = Plane::new().await;
+    let exchanges: Vec<String> = (0..3).map(|_| id::new(id::Kind::Exchange)).collect();
+    let node = Shipper { db: &plane.db, rollout: &Rollout::default(), instance: "a", epoch: 1 };
+    let batch = [
+        settle_of(&exchanges[0], "gpt-4o-mini-2024-07-18", 1_000_000),
+        settle_of(&exchanges[1], "gpt-4o-mini-2024-07-18", 2_000_000),
+        settle_of(&exchanges[2], "a model without a price", 5),
+    ];
+    node.ship(0, &batch).await.expect("taken");
+    node.ship(0, &batch).await.expect("nothing new");
+    let mut tx = plane.db.snapshot().await.expect("reads");
+    let mut found = Vec::new();
+    for exchange in &exchanges {
+        let row = usage_log::get(&mut tx, "ten_1", exchange).await.expect("reads").expect("there");
+        found.push((row.cost_micros, row.price_ref.split('@').next().map(str::to_owned)));
+    }
+    let priced = || Some("builtin/openai/gpt-4o-mini".to_owned());
+    // 0.15 and 0.6 USD per million, and one token out.
+    let wanted = [(Some(150_001), priced()), (Some(300_001), priced()), (None, Some(String::new()))];
+    assert_eq!(found, wanted);
+    let cost: i64 = usage_rollup::all(&mut tx).await.expect("reads").iter().map(|(_, sums)| sums.cost).sum();
+    assert_eq!(cost, 450_002);
+    tx.rollback().await.expect("ends");
+    assert_eq!(totals(&plane.db).await.0, 3, "and the sums are those of the events");
+}
+
+#[tokio::test]
 async fn only_one_process_writes_an_epoch() {
     let plane = Plane::new().await;
     let (db, rollout) = (&plane.db, &Rollout::default());
@@ -233,7 +266,7 @@ async fn wrong_requests_are_named() {
         Batch { first_position: u64::MAX, ..good },
         Batch { records: &many, ..good },
     ] {
-        let refused = accept(&plane.db, &rollout, bad, 0).await;
+        let refused = accept(&plane.db, &rollout, &Table::default(), bad, 0).await;
         assert!(matches!(refused, Err(IngestError::Invalid(_))), "{refused:?}");
     }
 }

@@ -21,6 +21,7 @@ pub mod migrate;
 pub mod nodes;
 pub mod page;
 pub mod pki;
+pub mod prices;
 pub mod projects;
 pub mod provider_keys;
 pub mod revisions;

@@ -114,6 +114,8 @@ pub struct EventRow {
     pub ttft_micros: Option<i64>,
     /// Micro-USD; null: no price known.
     pub cost_micros: Option<i64>,
+    /// Which price that is; empty: none.
+    pub price_ref: String,
     /// Nobody saw its end.
     pub indeterminate: bool,
 }
@@ -152,8 +154,8 @@ static INSERT_EVENTS: LazyLock<Statements> = LazyLock::new(|| {
          bot_id, vendor, model, endpoint, client_request_id, provider_key_id, stream, reserved_tokens, \
          config_version, agent_id, session_id, received_at, labels, status_code, outcome, error_code, error_message, \
          input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, total_tokens, \
-         usage_source, tried, duration_micros, ttft_micros, cost_micros, indeterminate) VALUES ",
-        37,
+         usage_source, tried, duration_micros, ttft_micros, cost_micros, price_ref, indeterminate) VALUES ",
+        38,
         " ON CONFLICT (exchange_id) DO NOTHING",
     )
 });
@@ -425,6 +427,7 @@ fn bind_event(query: Bound, shard: Shard<'_>, received_at: i64, row: &EventRow) 
         .bind(row.duration_micros)
         .bind(row.ttft_micros)
         .bind(row.cost_micros)
+        .bind(row.price_ref.clone())
         .bind(i64::from(row.indeterminate))
 }
 

@@ -94,6 +94,8 @@ pub struct LogRow {
     pub ttft_micros: Option<i64>,
     /// Micro-USD; `None`: no price known.
     pub cost_micros: Option<i64>,
+    /// Empty: none.
+    pub price_ref: String,
     /// Snapshot it was admitted under.
     pub config_version: String,
 }
@@ -105,7 +107,7 @@ macro_rules! select {
              e.model, e.endpoint, e.status_code, e.outcome, e.error_code, e.error_message, e.stream, e.input_tokens, \
              e.cached_input_tokens, e.cache_write_tokens, e.output_tokens, e.reasoning_tokens, e.total_tokens, \
              e.usage_source, e.reserved_tokens, e.provider_key_id, e.tried, e.duration_micros, e.ttft_micros, \
-             e.cost_micros, e.config_version, COALESCE(b.hostname, t.name, e.bot_id) AS bot, \
+             e.cost_micros, e.price_ref, e.config_version, COALESCE(b.hostname, t.name, e.bot_id) AS bot, \
              COALESCE(p.slug, u.name, e.project_id) AS project \
              FROM usage_events e LEFT JOIN bots b ON b.id = e.bot_id LEFT JOIN tombstones t ON t.id = e.bot_id \
              LEFT JOIN projects p ON p.id = e.project_id LEFT JOIN tombstones u ON u.id = e.project_id WHERE ",
@@ -196,6 +198,7 @@ fn decode(row: &AnyRow) -> Result<LogRow, StoreError> {
         duration_micros: row.int("duration_micros")?,
         ttft_micros: row.opt_int("ttft_micros")?,
         cost_micros: row.opt_int("cost_micros")?,
+        price_ref: row.text("price_ref")?,
         config_version: row.text("config_version")?,
     })
 }

@@ -101,16 +101,16 @@ const MISMATCHES: &str = "SELECT tenant_id, bot_id, hour_start, model, outcome, 
     CAST(SUM(d) AS BIGINT) AS duration FROM (\
     SELECT tenant_id, bot_id, hour_start, project_id, vendor, model, provider_key_id, status_code, outcome, \
     request_count AS n, input_tokens AS i, output_tokens AS o, total_tokens AS t, duration_sum_micros AS d, \
-    cached_input_tokens AS c, cache_write_tokens AS w, reasoning_tokens AS r \
+    cached_input_tokens AS c, cache_write_tokens AS w, reasoning_tokens AS r, cost_micros AS m \
     FROM usage_rollup_hour WHERE hour_start >= $1 AND hour_start < $2 UNION ALL \
     SELECT tenant_id, bot_id, created_at - created_at % 3600000000, project_id, vendor, model, provider_key_id, \
     status_code, outcome, -1, -COALESCE(input_tokens, 0), -COALESCE(output_tokens, 0), -COALESCE(total_tokens, 0), \
     -duration_micros, -COALESCE(cached_input_tokens, 0), -COALESCE(cache_write_tokens, 0), \
-    -COALESCE(reasoning_tokens, 0) \
+    -COALESCE(reasoning_tokens, 0), -COALESCE(cost_micros, 0) \
     FROM usage_events WHERE created_at >= $1 AND created_at < $2) AS both_sides \
     GROUP BY tenant_id, bot_id, hour_start, project_id, vendor, model, provider_key_id, status_code, outcome \
     HAVING SUM(n) <> 0 OR SUM(i) <> 0 OR SUM(o) <> 0 OR SUM(t) <> 0 OR SUM(d) <> 0 OR SUM(c) <> 0 OR SUM(w) <> 0 \
-    OR SUM(r) <> 0 ORDER BY hour_start LIMIT $3";
+    OR SUM(r) <> 0 OR SUM(m) <> 0 ORDER BY hour_start LIMIT $3";
 
 #[cfg(test)]
 const SELECT_ALL: &str = "SELECT * FROM usage_rollup_hour";

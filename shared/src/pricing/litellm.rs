@@ -101,6 +101,11 @@ pub enum PriceFileError {
     Fields(Vec<FieldFault>),
 }
 
+/// Vendor and model.
+type Place = (&'static str, String);
+/// Of two prices for one place, the lower counts: the provider's rank, then
+/// whether the name lacks the provider's prefix.
+type Rank = (u8, bool);
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
 /// Reads a file.
@@ -115,7 +120,7 @@ pub fn parse(bytes: &[u8]) -> Result<PriceFile, PriceFileError> {
     }
     let mut file = PriceFile::default();
     let mut faults = Vec::new();
-    let mut found: BTreeMap<(&'static str, String), ((u8, bool), Price)> = BTreeMap::new();
+    let mut found: BTreeMap<Place, (Rank, Price)> = BTreeMap::new();
     for (name, raw) in whole.iter().filter(|(name, _)| *name != SAMPLE) {
         match model(raw) {
             Err(fault) if faults.len() < MAX_FAULTS => {

@@ -40,6 +40,8 @@ fn event(tenant_id: &str, n: i64) -> EventRow {
         output_tokens: (n % 10 != 0).then_some(n),
         total_tokens: (n % 10 != 0).then_some(10 + n),
         usage_source: "upstream".into(),
+        cost_micros: (n % 10 != 0).then_some(7 * n),
+        price_ref: if n % 10 == 0 { String::new() } else { "builtin/openai/gpt-4o@2026-11-21".into() },
         tried: "[]".into(),
         duration_micros: 1000 + n,
         ttft_micros: (n % 2 == 0).then_some(500),
@@ -70,6 +72,7 @@ fn rollup(event: &EventRow) -> (RollupKey, RollupSums) {
         duration_count: 1,
         ttft_sum: event.ttft_micros.unwrap_or(0),
         ttft_count: i64::from(event.ttft_micros.is_some()),
+        cost: event.cost_micros.unwrap_or(0),
         ..RollupSums::default()
     };
     (key, sums)
@@ -132,6 +135,7 @@ async fn sums(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
         let span = Span { tenant_id, scope: Scope::Tenant, from, to };
         let found = usage_query::totals(&mut conn, &span).await.expect("sums");
         assert_eq!((found.requests, found.errors, found.total), (EVENTS, errors, total), "{from}");
+        assert_eq!(found.cost, events.iter().filter_map(|event| event.cost_micros).sum::<i64>());
         let bot = Span { scope: Scope::Bot("bot_odd"), ..span };
         assert_eq!(usage_query::totals(&mut conn, &bot).await.expect("sums").requests, part("bot_odd"));
         let project = Span { scope: Scope::Project("prj_3"), ..span };
@@ -200,5 +204,8 @@ async fn log(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
     let one = usage_log::get(&mut conn, tenant_id, "req_00010").await.expect("reads").expect("there");
     assert_eq!((one.input_tokens, one.cached_input_tokens, one.ttft_micros), (None, Some(0), Some(500)));
     assert_eq!((one.client_request_id.as_str(), one.stream, one.reserved_tokens), ("client-10", true, 5));
+    assert_eq!((one.cost_micros, one.price_ref.as_str()), (None, ""));
+    let priced = usage_log::get(&mut conn, tenant_id, "req_00011").await.expect("reads").expect("there");
+    assert_eq!((priced.cost_micros, priced.price_ref.as_str()), (Some(77), "builtin/openai/gpt-4o@2026-11-21"));
     assert!(usage_log::get(&mut conn, "ten_other", "req_00010").await.expect("reads").is_none());
 }

@@ -29,7 +29,7 @@ use crate::store::usage_log::{self, LogFilter};
 const BATCH: i64 = 500;
 
 /// The columns of the CSV form, named as the fields of a usage row.
-const COLUMNS: [&str; 31] = [
+const COLUMNS: [&str; 32] = [
     "id",
     "request_id",
     "client_request_id",
@@ -60,6 +60,7 @@ const COLUMNS: [&str; 31] = [
     "duration_ms",
     "ttft_ms",
     "cost_micros",
+    "price_ref",
     "config_version",
 ];
 

@@ -189,6 +189,8 @@ pub struct UsageLog {
     ttft_ms: Option<f64>,
     /// Null: no price known.
     cost_micros: Option<i64>,
+    /// Which price that is.
+    price_ref: Option<String>,
     config_version: Option<String>,
 }
 
@@ -245,6 +247,7 @@ impl TryFrom<LogRow> for UsageLog {
             duration_ms: millis(row.duration_micros),
             ttft_ms: row.ttft_micros.map(millis),
             cost_micros: row.cost_micros,
+            price_ref: some(row.price_ref),
             config_version: some(row.config_version),
         })
     }

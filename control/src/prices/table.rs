@@ -1,0 +1,203 @@
+//! Every price, in memory. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use clawgate_shared::pricing::{Book, Entry, ServiceTier, Spent, builtin, candidates, cost};
+use clawgate_shared::usage::Usage;
+
+use crate::store::prices::{PriceRow, PriceSource};
+use crate::store::types::text_enum;
+use crate::store::usage_ingest::EventRow;
+
+text_enum!(
+    /// Where a price in effect comes from, the first that counts first.
+    Source {
+        /// Set by hand for one tenant.
+        Tenant => "tenant",
+        /// Set by hand for everybody.
+        Platform => "platform",
+        /// A price file.
+        Import => "import",
+        /// The list of this release.
+        Builtin => "builtin",
+    }
+);
+
+/// Prices of every source.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    version: String,
+    tenants: HashMap<String, Book>,
+    platform: Book,
+    imported: Book,
+}
+
+impl Table {
+    /// From rows in the order they were added.
+    #[must_use]
+    pub fn new(version: String, rows: Vec<PriceRow>) -> Self {
+        let mut table = Self { version, ..Self::default() };
+        for row in rows {
+            let reference = Arc::from(format!("{}/{}/{}", row.id, row.vendor, row.model));
+            let until = row.ended_at.unwrap_or(i64::MAX);
+            let entry = Entry { from: row.effective_from, until, reference, price: Arc::new(row.price) };
+            let book = match (row.source, row.tenant_id.is_empty()) {
+                (PriceSource::Import, _) => &mut table.imported,
+                (PriceSource::Override, true) => &mut table.platform,
+                (PriceSource::Override, false) => table.tenants.entry(row.tenant_id).or_default(),
+            };
+            book.add(&row.vendor, &row.model, entry);
+        }
+        table
+    }
+
+    /// Which state of the stored prices this is.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn sources(&self, tenant_id: &str) -> impl Iterator<Item = (Source, &Book)> {
+        let own = self.tenants.get(tenant_id).map(|book| (Source::Tenant, book));
+        own.into_iter().chain([
+            (Source::Platform, &self.platform),
+            (Source::Import, &self.imported),
+            (Source::Builtin, builtin::book()),
+        ])
+    }
+
+    /// The price of a model at a time, for a tenant; `names` as
+    /// [`candidates`] gives them.
+    #[must_use]
+    pub fn find(&self, tenant_id: &str, vendor: &str, names: &[String], at: i64) -> Option<(Source, &Entry)> {
+        self.sources(tenant_id).find_map(|(source, book)| Some((source, book.find(vendor, names, at)?)))
+    }
+
+    /// Every price in effect at a time, for a tenant (empty: for a tenant
+    /// without its own), by vendor and model.
+    #[must_use]
+    pub fn in_effect(&self, tenant_id: &str, at: i64) -> BTreeMap<(&str, &str), (Source, &Entry)> {
+        let mut found = BTreeMap::new();
+        for (source, book) in self.sources(tenant_id) {
+            for (vendor, model, entry) in book.at(at) {
+                found.entry((vendor, model)).or_insert((source, entry));
+            }
+        }
+        found
+    }
+
+    /// Gives events their cost, as it was when they began. An event without
+    /// counts or without a price gets none.
+    pub fn price(&self, events: &mut [EventRow]) {
+        // A batch has few models and many events.
+        let mut known: HashMap<String, Vec<String>> = HashMap::new();
+        let mut key = String::new();
+        for event in events {
+            let Some(spent) = Spent::of(&usage(event)) else { continue };
+            let open = &event.open;
+            key.clear();
+            key.extend([open.vendor.as_str(), "\n", open.model.as_str()]);
+            if !known.contains_key(&key) {
+                known.insert(key.clone(), candidates(&open.vendor, &open.model));
+            }
+            let names = known.get(&key).map(Vec::as_slice).unwrap_or_default();
+            let Some((_, entry)) = self.find(&open.tenant_id, &open.vendor, names, open.created_at) else { continue };
+            event.cost_micros = cost(&spent, &entry.price, ServiceTier::Standard);
+            if event.cost_micros.is_some() {
+                event.price_ref = entry.reference.to_string();
+            }
+        }
+    }
+}
+
+fn usage(event: &EventRow) -> Usage {
+    let count = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+    Usage {
+        input: count(event.input_tokens),
+        cached_input: count(event.cached_input_tokens),
+        cache_write: count(event.cache_write_tokens),
+        output: count(event.output_tokens),
+        reasoning: count(event.reasoning_tokens),
+        ..Usage::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clawgate_shared::pricing::Price;
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::usage_ingest::OpenRow;
+
+    fn row(id: &str, tenant: &str, source: PriceSource, input: &str, span: (i64, Option<i64>)) -> PriceRow {
+        PriceRow {
+            id: id.into(),
+            tenant_id: tenant.into(),
+            source,
+            vendor: "openai".into(),
+            model: "gpt-4o".into(),
+            price: Price::from_json(&json!([{"input": input, "output": "0"}])).expect("a price"),
+            effective_from: span.0,
+            ended_at: span.1,
+            created_by: String::new(),
+            created_at: 0,
+        }
+    }
+
+    fn event(tenant: &str, model: &str, at: i64, input: Option<i64>) -> EventRow {
+        let open = OpenRow {
+            tenant_id: tenant.into(),
+            vendor: "openai".into(),
+            model: model.into(),
+            created_at: at,
+            ..OpenRow::default()
+        };
+        EventRow { open, input_tokens: input, ..EventRow::default() }
+    }
+
+    #[test]
+    fn the_first_source_that_was_in_effect_counts() {
+        let table = Table::new(
+            "1".into(),
+            vec![
+                row("prc_import", "", PriceSource::Import, "4", (100, None)),
+                row("prc_newer", "", PriceSource::Import, "5", (400, None)),
+                row("prc_platform", "", PriceSource::Override, "6", (200, Some(300))),
+                row("prc_tenant", "ten_1", PriceSource::Override, "7", (250, None)),
+            ],
+        );
+        for (tenant, at, micros, reference) in [
+            ("ten_1", 99, 2500, "builtin/openai/gpt-4o@"),
+            ("ten_1", 100, 4000, "prc_import/openai/gpt-4o"),
+            ("ten_1", 200, 6000, "prc_platform/"),
+            ("ten_1", 250, 7000, "prc_tenant/"),
+            ("ten_2", 250, 6000, "prc_platform/"),
+            ("ten_2", 300, 4000, "prc_import/"),
+            ("ten_2", 400, 5000, "prc_newer/"),
+        ] {
+            let mut events = [event(tenant, "gpt-4o-2024-08-06", at, Some(1000))];
+            table.price(&mut events);
+            assert_eq!(events[0].cost_micros, Some(micros), "{tenant} {at}");
+            assert!(events[0].price_ref.starts_with(reference), "{}", events[0].price_ref);
+        }
+        let seen = table.in_effect("ten_1", 500);
+        assert_eq!(seen.get(&("openai", "gpt-4o")).map(|(source, _)| *source), Some(Source::Tenant));
+        assert!(seen.len() > 150, "{}", seen.len());
+    }
+
+    #[test]
+    fn what_has_no_counts_or_no_price_has_no_cost() {
+        let table = Table::default();
+        let mut events = [
+            event("t", "gpt-4o", 0, None),
+            event("t", "no-such-model", 0, Some(5)),
+            event("t", "text-embedding-3-small", 0, Some(0)),
+            EventRow { total_tokens: Some(9), ..event("t", "gpt-4o", 0, None) },
+        ];
+        table.price(&mut events);
+        let costs: Vec<_> = events.iter().map(|event| (event.cost_micros, event.price_ref.is_empty())).collect();
+        assert_eq!(costs, [(None, true), (None, true), (Some(0), false), (None, true)]);
+    }
+}
