@@ -6,8 +6,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::admin::{
-    self, ApiTokenVerb, AuditVerb, BotVerb, EnvArgs, KeyVerb, LoginArgs, NodeVerb, ProjectVerb, Session, TargetArgs,
-    TenantVerb, UsageVerb, VendorVerb,
+    self, ApiTokenVerb, AuditVerb, BotVerb, EnvArgs, KeyVerb, LoginArgs, NodeVerb, PriceVerb, ProjectVerb, Session,
+    TargetArgs, TenantVerb, UsageVerb, VendorVerb,
 };
 use crate::check::{self, CheckArgs};
 use crate::doctor::{self, DoctorArgs};
@@ -50,6 +50,8 @@ enum Command {
     Key(Verb<KeyVerb>),
     /// Vendors
     Vendor(Verb<VendorVerb>),
+    /// What models cost
+    Price(Verb<PriceVerb>),
     /// Usage: tokens, requests, errors
     Usage(Verb<UsageVerb>),
     /// Data-plane nodes
@@ -121,6 +123,7 @@ async fn admin_verb(command: Command, place: &Place) -> Result<(), Failure> {
         Command::Bot(v) => verb!(v),
         Command::Key(v) => verb!(v),
         Command::Vendor(v) => verb!(v),
+        Command::Price(v) => verb!(v),
         Command::Usage(v) => verb!(v),
         Command::Node(v) => verb!(v),
         Command::Audit(v) => verb!(v),
@@ -176,6 +179,9 @@ mod tests {
             "clawgate api-token create --name ci --role viewer",
             "clawgate audit list --limit 5",
             "clawgate vendor list",
+            "clawgate price list --vendor openai --platform",
+            "clawgate price set --json prices.json",
+            "clawgate price import model_prices.json --effective-from 2026-01-01T00:00:00Z",
             "clawgate completions bash",
             "clawgate probe http://127.0.0.1:8083/readyz",
             "clawgate login https://control.example --token-file f",

@@ -71,6 +71,21 @@ impl Api {
         self.send(Method::POST, path, &[], Some(body)).await
     }
 
+    /// `POST` with parameters and a JSON body.
+    pub(crate) async fn post_with(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        body: &Value,
+    ) -> Result<Answer, Failure> {
+        self.send(Method::POST, path, query, Some(body)).await
+    }
+
+    /// `PUT` with parameters and a JSON body.
+    pub(crate) async fn put(&self, path: &str, query: &[(&str, String)], body: &Value) -> Result<Answer, Failure> {
+        self.send(Method::PUT, path, query, Some(body)).await
+    }
+
     /// `PATCH` with a JSON body.
     pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Answer, Failure> {
         self.send(Method::PATCH, path, &[], Some(body)).await

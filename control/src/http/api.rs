@@ -36,6 +36,19 @@ macro_rules! verbs {
 impl Api {
     verbs! { get, GET; post, POST; patch, PATCH; put, PUT; delete, DELETE; }
 
+    /// Adds a POST operation that takes a file of at most `limit` bytes.
+    #[must_use]
+    pub fn post_file<H, T>(mut self, path: &'static str, limit: usize, handler: H, doc: Doc) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        let taken = on(MethodFilter::POST, handler).layer(DefaultBodyLimit::max(limit));
+        self.router = self.router.route(path, taken);
+        self.operations.push((Method::POST, path, doc));
+        self
+    }
+
     fn add<H, T>(mut self, method: Method, filter: MethodFilter, path: &'static str, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, App>,

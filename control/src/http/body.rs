@@ -122,7 +122,11 @@ fn decode_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
         .map_err(|error| Problem::bad_parameter(field_problem(error.path(), &error.inner().to_string())))
 }
 
-fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+/// Refuses a body that does not say it is JSON.
+///
+/// # Errors
+/// 415.
+pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if matches!(kind.as_str(), "application/json" | "application/merge-patch+json") {

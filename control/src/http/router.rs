@@ -25,7 +25,7 @@ use super::v1::provider_keys::requests::{
 use super::v1::provider_keys::views::{ProviderKeyHealth, ProviderKeyVerification, ProviderKeyView};
 use super::v1::usage::sums::{BreakdownQuery, StatsQuery, TrendQuery};
 use super::v1::usage::views::{UsageBreakdown, UsageLog, UsageStats, UsageTrend};
-use super::v1::{api_tokens, audit, auth, bots, nodes, projects, provider_keys, tenants, usage, vendors};
+use super::v1::{api_tokens, audit, auth, bots, nodes, prices, projects, provider_keys, tenants, usage, vendors};
 use crate::app::metrics::Metrics;
 
 /// Paths of the original designs and what they mean today.
@@ -38,7 +38,7 @@ pub const ALIASES: &[(&str, &str)] = &[
 /// The whole list.
 #[must_use]
 pub fn api() -> Api {
-    usage(bots(provider_keys(platform(tenancy(Api::default())))))
+    usage(prices(bots(provider_keys(platform(tenancy(Api::default()))))))
 }
 
 #[rustfmt::skip] // the list is read line by line
@@ -190,6 +190,21 @@ fn bots(api: Api) -> Api {
         .post("/api/v1/bots/{hostname}/token", tokens::rotate,
             Doc::new("rotateBotToken", "Mints a token that replaces all others after an overlap").of_tenant().optional_body::<RotateBotToken>().creates().reaches_nodes()
                 .answers::<BotTokenView>(201))
+}
+
+#[rustfmt::skip] // the list is read line by line
+fn prices(api: Api) -> Api {
+    use prices::handlers::{self, MAX_FILE};
+    use prices::views::{ImportQuery, LiteLlmPrices, PriceImport, PriceSet, PriceView, PricesFilter, PricesScope, ReplacePrices};
+    api.get("/api/v1/prices", handlers::list,
+            Doc::new("listPrices", "Prices in effect now").of_tenant().query::<PricesFilter>().query::<PageQuery>()
+                .answers_page::<PriceView>())
+        .put("/api/v1/prices", handlers::replace,
+            Doc::new("replacePrices", "Replaces the prices set by hand").of_tenant().query::<PricesScope>().body::<ReplacePrices>()
+                .answers::<PriceSet>(200))
+        .post_file("/api/v1/prices/import", MAX_FILE, handlers::import,
+            Doc::new("importPrices", "Takes over a price file in LiteLLM's shape, for every tenant").query::<ImportQuery>().body::<LiteLlmPrices>()
+                .answers::<PriceImport>(200))
 }
 
 #[rustfmt::skip] // the list is read line by line

@@ -8,6 +8,7 @@ mod idempotency;
 mod keys;
 mod lists;
 mod nodes;
+mod prices;
 mod schema;
 mod secrets;
 mod start;

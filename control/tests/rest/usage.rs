@@ -44,6 +44,8 @@ fn event(who: &Who<'_>, time: &str, model: &str, outcome: &str, tokens: (i64, i6
         cached_input_tokens: ok.then_some(0),
         output_tokens: ok.then_some(tokens.1),
         total_tokens: ok.then_some(tokens.0 + tokens.1),
+        cost_micros: ok.then_some(tokens.0 * 5_000),
+        price_ref: if ok { "builtin/openai/gpt-4o@2026-11-21".into() } else { String::new() },
         usage_source: if ok { "upstream" } else { "none" }.into(),
         tried: json!([{"key": "key_1", "status": 200, "reason": "", "ms": 5}]).to_string(),
         duration_micros: 10_500,
@@ -63,6 +65,12 @@ async fn write(control: &Control, mut events: Vec<EventRow>) {
     usage_rollup::add(&mut tx, &rollup::sum(&events)).await.expect("rollups");
     tx.commit().await.expect("commit");
     db.close().await;
+}
+
+/// What the samples cost: 5,000 micro-dollars per token that went in.
+#[allow(clippy::cast_precision_loss)]
+fn dollars(input_tokens: i64) -> f64 {
+    (input_tokens * 5_000) as f64 / 1e6
 }
 
 fn numbers(value: &Value) -> [i64; 4] {
@@ -110,10 +118,13 @@ async fn rollups_and_events_give_the_same_sums_in_every_zone() {
             assert_eq!(numbers(&stats), wanted, "{slug} {day}");
             assert_eq!(stats["totalTokens"], wanted[2] + wanted[3]);
             assert_eq!(stats["avgDurationMs"], 10.5);
+            assert_eq!(stats["estimatedCost"].as_f64(), Some(dollars(wanted[2])), "{slug} {day}");
         }
         let trend = get("/usage/trend?granularity=day&startDate=2025-03-09&endDate=2025-03-12".into()).await;
         let points = trend["dataPoints"].as_array().expect("points");
         assert_eq!(points.iter().map(numbers).collect::<Vec<_>>(), [[0; 4], wanted[0], wanted[1]], "{slug}");
+        let costs: Vec<_> = points.iter().map(|point| point["estimatedCost"].as_f64()).collect();
+        assert_eq!(costs, [0, wanted[0][2], wanted[1][2]].map(|tokens| Some(dollars(tokens))), "{slug}");
 
         // The same span, whole hours (rollups) and one second less (events).
         for path in ["/usage/stats?bot=b", &format!("/usage/stats?project_id={}", who.project), "/usage/stats?"] {
@@ -166,6 +177,9 @@ async fn breakdowns_by_every_dimension() {
         let path = format!("/bots/b/usage/breakdown?groupBy={by}&startDate=2025-03-10&endDate=2025-03-11");
         let answer = control.get(&path).await;
         let group = &answer["groups"][0];
+        let cost: f64 =
+            answer["groups"].as_array().into_iter().flatten().filter_map(|g| g["estimatedCost"].as_f64()).sum();
+        assert!((cost - dollars(80)).abs() < 1e-9, "{by}: {answer}");
         assert_eq!((group["key"].as_str(), group["requestCount"].as_i64()), (Some(key), Some(count)), "{by}: {answer}");
         assert!((group["percentage"].as_f64().expect("number") - percentage).abs() < 1e-9, "{by}: {answer}");
     }

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod auth;
 pub mod bots;
 pub mod nodes;
+pub mod prices;
 pub mod projects;
 pub mod provider_keys;
 pub mod tenants;
