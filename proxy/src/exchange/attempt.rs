@@ -70,6 +70,7 @@ pub async fn attempt<D: Downstream>(
         match event {
             Event::ClientGone => {
                 note(0, "client_gone");
+                settlement.client_gone = true;
                 return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection"));
             }
             Event::Revoked => {

@@ -127,7 +127,12 @@ pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
         Ok((outcome, refusal)) => settlement.settle(outcome, refusal.as_ref()),
         Err(refusal) => {
             settlement.facts.status = refusal.code.status();
-            let answered = reject::answer(down, &settlement.facts, &refusal).await;
+            let answered = if settlement.client_gone {
+                down.abort();
+                Err(Gone)
+            } else {
+                reject::answer(down, &settlement.facts, &refusal).await
+            };
             let outcome = match (answered, settlement.dispatched()) {
                 (Err(Gone), true) => Outcome::ClientDisconnect,
                 (_, true) => Outcome::Failed,

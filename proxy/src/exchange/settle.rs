@@ -54,6 +54,8 @@ pub struct Settlement<'a> {
     pub facts: Facts,
     /// What the vendor reported so far.
     pub usage: Usage,
+    /// The client has hung up: nothing is sent to it any more.
+    pub client_gone: bool,
     ticket: Option<SpoolTicket>,
     settled: bool,
 }
@@ -62,7 +64,7 @@ impl<'a> Settlement<'a> {
     /// Begins the obligation.
     pub fn new(services: &'a Services, facts: Facts) -> Self {
         services.metrics.inflight.inc();
-        Self { services, facts, usage: Usage::default(), ticket: None, settled: false }
+        Self { services, facts, usage: Usage::default(), client_gone: false, ticket: None, settled: false }
     }
 
     /// Writes the OPEN record: from here on the exchange is accounted for,
