@@ -24,6 +24,7 @@ pub fn kind_of(resource: &Resource) -> Option<&'static str> {
         Body::ProviderKey(_) => "provider_key",
         Body::Vendor(_) => "vendor",
         Body::Settings(_) => "settings",
+        Body::Quota(_) => "quota",
     })
 }
 

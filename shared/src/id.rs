@@ -28,6 +28,8 @@ pub enum Kind {
     EnrollToken,
     /// `prc_`: a stored price
     Price,
+    /// `quo_`
+    Quota,
 }
 
 impl Kind {
@@ -46,6 +48,7 @@ impl Kind {
             Self::Audit => "aud_",
             Self::EnrollToken => "ent_",
             Self::Price => "prc_",
+            Self::Quota => "quo_",
         }
     }
 

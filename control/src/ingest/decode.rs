@@ -143,6 +143,7 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
                 config_version: settle.config_version,
                 agent_id: settle.agent_id,
                 session_id: settle.session_id,
+                reserved: Vec::new(),
             },
             position,
             now,
@@ -293,7 +294,7 @@ mod tests {
         ] {
             assert!(matches!(read(Kind::Settle(broken)), Record::Malformed(_)));
         }
-        assert_eq!(read(Kind::End(EpochEnd { abandoned: true })), Record::End { abandoned: true });
+        assert_eq!(read(Kind::End(EpochEnd { abandoned: true, shards: 1 })), Record::End { abandoned: true });
         assert_eq!(read(Kind::Lost(LostRange { count: 3, reason: String::new() })), Record::Lost { count: 3 });
     }
 

@@ -53,7 +53,7 @@ fn settle_of(exchange: &str, model: &str, tokens: u64) -> Vec<u8> {
 }
 
 fn end(abandoned: bool) -> Vec<u8> {
-    UsageRecord { kind: Some(Kind::End(EpochEnd { abandoned })) }.encode_to_vec()
+    UsageRecord { kind: Some(Kind::End(EpochEnd { abandoned, shards: 1 })) }.encode_to_vec()
 }
 
 /// An interleaved log: opens and ends of `count` exchanges, every third one

@@ -129,6 +129,7 @@ impl<'a> Check<'a> {
             }
             Some(Body::Bot(bot)) => self.bot(&resource.id, bot),
             Some(Body::ProviderKey(key)) => self.key(&resource.id, key),
+            Some(Body::Quota(quota)) => self.quota(&resource.id, quota),
             None => self.refuse(&format!("resource {}", resource.id), "has no body"),
         }
     }
@@ -164,6 +165,23 @@ impl<'a> Check<'a> {
             } else if !self.tokens.insert(&token.sha256) {
                 self.refuse(&name, &format!("token {} belongs to two bots", token.id));
             }
+        }
+    }
+
+    fn quota(&mut self, id: &'a str, quota: &'a wire::Quota) {
+        let name = format!("quota {id}");
+        self.texts(&name, [id, &quota.scope_id, &quota.model]);
+        self.tenant(&name, &quota.tenant_id);
+        let words: [(&str, &[&str]); 6] = [
+            (&quota.scope, &["bot", "project", "tenant", "provider_key"]),
+            (&quota.metric, &["total_tokens", "input_tokens", "output_tokens", "requests", "cost_micros"]),
+            (&quota.window, &["minute", "hour", "day", "week", "month", "total"]),
+            (&quota.mode, &["strict", "estimate"]),
+            (&quota.on_exceed, &["refuse", "cut"]),
+            (&quota.on_outage, &["deny", "allowance", "allow"]),
+        ];
+        if let Some((word, _)) = words.into_iter().find(|(word, known)| !known.contains(word)) {
+            self.refuse(&name, &format!("{word:?} is not one of the known words"));
         }
     }
 

@@ -127,6 +127,7 @@ impl Facts {
             config_version: &self.config,
             agent_id: &self.agent_id,
             session_id: &self.session_id,
+            charges: &[],
         }
     }
 

@@ -48,6 +48,19 @@ pub struct OpenRecord<'a> {
     pub agent_id: &'a str,
     /// Reported by the client.
     pub session_id: &'a str,
+    /// Per quota: in an open what is held, in a settle what is used up.
+    pub charges: &'a [ChargeRecord<'a>],
+}
+
+/// An amount of one quota in one window.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChargeRecord<'a> {
+    /// `quo_…`
+    pub quota_id: &'a str,
+    /// As its lease says: unix microseconds.
+    pub window_start_micros: i64,
+    /// In the quota's unit.
+    pub amount: u64,
 }
 
 /// One try with one key.
@@ -114,7 +127,7 @@ impl OpenRecord<'_> {
         nested::<OUTER_LENGTH>(out, 1, |out| self.encode_fields(out));
     }
 
-    /// Fields 1 to 15 have the same numbers in both messages.
+    /// Fields 1 to 15, and 31, have the same numbers in both messages.
     fn encode_fields(&self, out: &mut Vec<u8>) {
         text(out, 1, self.exchange_id, MAX_TEXT);
         number(out, 2, u64::from_ne_bytes(self.at_micros.to_ne_bytes()));
@@ -131,6 +144,13 @@ impl OpenRecord<'_> {
         text(out, 13, self.config_version, MAX_TEXT);
         text(out, 14, self.agent_id, MAX_TEXT);
         text(out, 15, self.session_id, MAX_TEXT);
+        for charge in self.charges.iter().take(MAX_LISTED) {
+            nested::<INNER_LENGTH>(out, 31, |out| {
+                text(out, 1, charge.quota_id, MAX_SMALL_TEXT);
+                number(out, 2, u64::from_ne_bytes(charge.window_start_micros.to_ne_bytes()));
+                number(out, 3, charge.amount);
+            });
+        }
     }
 }
 
@@ -236,7 +256,7 @@ fn nested<const LENGTH: usize>(out: &mut Vec<u8>, field: u8, body: impl FnOnce(&
 
 #[cfg(test)]
 mod tests {
-    use clawgate_shared::proto::node::{Attempt, Label, Open, Settle, UsageRecord, usage_record::Kind};
+    use clawgate_shared::proto::node::{Attempt, Charge, Label, Open, Settle, UsageRecord, usage_record::Kind};
     use proptest::prelude::*;
     use prost::Message as _;
 
@@ -260,6 +280,15 @@ mod tests {
             config_version: cut(open.config_version),
             agent_id: cut(open.agent_id),
             session_id: cut(open.session_id),
+            reserved: open
+                .charges
+                .iter()
+                .map(|charge| Charge {
+                    quota_id: clip(charge.quota_id, MAX_SMALL_TEXT).to_owned(),
+                    window_start_micros: charge.window_start_micros,
+                    amount: charge.amount,
+                })
+                .collect(),
         }
     }
 
@@ -290,6 +319,7 @@ mod tests {
             config_version: open.config_version,
             agent_id: open.agent_id,
             session_id: open.session_id,
+            charges: open.reserved,
             outcome: cut(settle.outcome),
             status_code: settle.status_code,
             error_code: cut(settle.error_code),
@@ -317,7 +347,7 @@ mod tests {
         proptest::collection::vec(one, 16)
     }
 
-    fn open_of(texts: &[String], numbers: (i64, u64, bool)) -> OpenRecord<'_> {
+    fn open_of<'a>(texts: &'a [String], numbers: (i64, u64, bool), charges: &'a [ChargeRecord<'a>]) -> OpenRecord<'a> {
         OpenRecord {
             exchange_id: &texts[0],
             at_micros: numbers.0,
@@ -334,13 +364,16 @@ mod tests {
             config_version: &texts[9],
             agent_id: &texts[10],
             session_id: &texts[11],
+            charges,
         }
     }
 
     proptest! {
         #[test]
         fn an_open_decodes_to_itself(texts in texts(), numbers in any::<(i64, u64, bool)>()) {
-            let open = open_of(&texts, numbers);
+            let charge = ChargeRecord { quota_id: &texts[12], window_start_micros: numbers.0, amount: numbers.1 };
+            let charges = [charge; 3];
+            let open = open_of(&texts, numbers, &charges);
             let mut out = Vec::new();
             open.encode(&mut out);
             prop_assert_eq!(decoded(&out), Kind::Open(wire_open(&open)));
@@ -361,7 +394,7 @@ mod tests {
                 .map(|(key_id, status, reason, millis)| AttemptRecord { key_id, status: *status, reason, millis: *millis })
                 .collect();
             let settle = SettleRecord {
-                open: open_of(&texts, numbers),
+                open: open_of(&texts, numbers, &[]),
                 outcome: &texts[12],
                 status_code: status,
                 error_code: &texts[13],
@@ -390,9 +423,10 @@ mod tests {
         let texts = vec![long.clone(); 16];
         let tried =
             [AttemptRecord { key_id: &long, status: u32::MAX, reason: &long, millis: u32::MAX }; MAX_LISTED * 2];
+        let charges = [ChargeRecord { quota_id: &long, window_start_micros: -1, amount: u64::MAX }; MAX_LISTED];
         let labels = vec![(long.clone(), long.clone()); MAX_LISTED * 2];
         let settle = SettleRecord {
-            open: open_of(&texts, (-1, u64::MAX, true)),
+            open: open_of(&texts, (-1, u64::MAX, true), &charges),
             outcome: &long,
             error_code: &long,
             error_message: &long,

@@ -26,17 +26,18 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub struct ShardLog {
     epoch: u64,
-    adopted: bool,
+    /// Shards of the epoch, when it was taken over.
+    adopted: Option<u32>,
     shard: Arc<Shard>,
 }
 
 impl ShardLog {
     pub(super) fn own(epoch: u64, shard: &Arc<Shard>) -> Self {
-        Self { epoch, adopted: false, shard: shard.clone() }
+        Self { epoch, adopted: None, shard: shard.clone() }
     }
 
-    pub(super) fn adopted(epoch: u64, shard: &Arc<Shard>) -> Self {
-        Self { adopted: true, ..Self::own(epoch, shard) }
+    pub(super) fn adopted(epoch: u64, shard: &Arc<Shard>, shards: u32) -> Self {
+        Self { adopted: Some(shards), ..Self::own(epoch, shard) }
     }
 
     /// Its epoch.
@@ -72,9 +73,11 @@ impl ShardLog {
     /// [`SpoolError::Ahead`] when that lies beyond the end of a log that is
     /// still written.
     pub fn acknowledge(&self, position: u64) -> Result<(), SpoolError> {
-        match self.shard.ack(position) {
-            Err(SpoolError::Ahead { expected, .. }) if self.adopted => self.shard.end_at(expected, &end_record(true)),
-            result => result,
+        match (self.shard.ack(position), self.adopted) {
+            (Err(SpoolError::Ahead { expected, .. }), Some(shards)) => {
+                self.shard.end_at(expected, &end_record(true, shards))
+            }
+            (result, _) => result,
         }
     }
 }

@@ -307,7 +307,7 @@ impl Spool {
     /// Blocks on the disk; idempotent.
     pub fn close(&self) {
         for shard in self.shards.iter() {
-            if let Err(error) = shard.close(&end_record(false)) {
+            if let Err(error) = shard.close(&end_record(false, count(&self.shards))) {
                 tracing::warn!(%error, shard = shard.index(), "the end of a usage shard was not written");
             }
         }
@@ -361,9 +361,14 @@ impl Spool {
     }
 }
 
-/// The encoded record that ends a shard.
-fn end_record(abandoned: bool) -> Vec<u8> {
-    UsageRecord { kind: Some(usage_record::Kind::End(EpochEnd { abandoned })) }.encode_to_vec()
+/// The encoded record that ends one of an epoch's shards.
+fn end_record(abandoned: bool, shards: u32) -> Vec<u8> {
+    UsageRecord { kind: Some(usage_record::Kind::End(EpochEnd { abandoned, shards })) }.encode_to_vec()
+}
+
+/// How many shards an epoch has.
+fn count<T>(shards: &[T]) -> u32 {
+    u32::try_from(shards.len()).unwrap_or(u32::MAX)
 }
 
 /// A poisoned lock is taken all the same: every critical section leaves its

@@ -21,7 +21,7 @@ use super::format::{Frame, Header, HeaderError, SEGMENT_HEADER, frame_at, resync
 use super::log::ShardLog;
 use super::reader::read_from;
 use super::shard::{Restored, Segment, Shard, ShardContext, decode_cursor};
-use super::{Shared, SpoolError, SpoolOptions, end_record};
+use super::{Shared, SpoolError, SpoolOptions, count, end_record};
 
 /// An end record is a few bytes; nothing longer is decoded to look for one.
 const MAX_END: usize = 16;
@@ -35,7 +35,8 @@ pub(super) struct Adopted {
 
 impl Adopted {
     pub(super) fn logs(&self) -> impl Iterator<Item = ShardLog> {
-        self.shards.iter().map(|shard| ShardLog::adopted(self.dir.number(), shard))
+        let count = count(&self.shards);
+        self.shards.iter().map(move |shard| ShardLog::adopted(self.dir.number(), shard, count))
     }
 
     pub(super) fn shards(&self) -> impl Iterator<Item = &Shard> {
@@ -98,7 +99,9 @@ fn take_shards(
     shared: &Arc<Shared>,
     shards: &mut Vec<Arc<Shard>>,
 ) -> Result<(), SpoolError> {
-    for (index, files) in list_segments(dir.path()).map_err(SpoolError::io("list an epoch's files"))? {
+    let found = list_segments(dir.path()).map_err(SpoolError::io("list an epoch's files"))?;
+    let count = u32::try_from(found.len()).unwrap_or(u32::MAX);
+    for (index, files) in found {
         let context = ShardContext {
             dir: dir.path().to_owned(),
             epoch: dir.number(),
@@ -108,7 +111,7 @@ fn take_shards(
         };
         let shard = Arc::new(restore(context, files)?);
         shards.push(shard.clone());
-        shard.close(&end_record(true))?;
+        shard.close(&end_record(true, count))?;
         shard.sync();
     }
     Ok(())
