@@ -12,9 +12,6 @@ use crate::files::{self, DataDir};
 use crate::flags::{ControlFlags, Place, ProxyFlags, SharedFlags, refused};
 use crate::{liveness, logging, up};
 
-/// How far the control plane steps back under `up`; 19 is the most.
-const CONTROL_NICENESS: i32 = 10;
-
 /// Starts the control plane alone
 #[derive(clap::Args, Debug)]
 pub(crate) struct ControlArgs {
@@ -66,9 +63,6 @@ pub(crate) fn control(args: &ControlArgs, place: &Place) -> Result<(), Failure> 
     if args.supervised {
         liveness::follow_supervisor()?;
     }
-    if args.supervised {
-        yield_to_traffic();
-    }
     let runtime = workers()?;
     let outcome = runtime.block_on(async {
         let stop = stop_signal()?;
@@ -99,14 +93,6 @@ pub(crate) fn proxy(args: &ProxyArgs, place: &Place) -> Result<(), Failure> {
         liveness::follow_supervisor()?;
     }
     clawgate_proxy::app::run(config).map_err(|e| Failure::Failed(e.to_string()))
-}
-
-/// Under `up` both planes share one machine. When its processors do not
-/// suffice, requests go first; usage waits in the node's spool meanwhile.
-/// Called before other threads exist, for they inherit it.
-fn yield_to_traffic() {
-    // Refused, it costs speed under full load only.
-    let _ = rustix::process::setpriority_process(None, CONTROL_NICENESS);
 }
 
 /// `clawgate migrate`.

@@ -166,12 +166,12 @@ async fn stages<D: Downstream>(
     let mut watch = watch::Watch::new(&services.snapshots, bot.clone(), token, seen);
     let chosen = attempt::attempt(settlement, &received, &prepared, candidates, &mut watch, down).await?;
     if chosen.client_gone {
-        return Ok(relay::without_client(services, settlement, &prepared, chosen).await);
+        return Ok(relay::without_client(settlement, &prepared, chosen).await);
     }
     if chosen.answer.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(tunnel::tunnel(settlement, chosen, watch, down).await);
     }
-    relay::relay(services, settlement, &prepared, chosen, watch, down).await
+    relay::relay(settlement, &prepared, chosen, watch, down).await
 }
 
 /// The snapshot that this exchange will see.

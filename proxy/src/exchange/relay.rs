@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
-use super::Services;
 use super::attempt::{Chosen, upstream_refusal};
 use super::ports::{Downstream, Gone, Length};
 use super::prepare::Prepared;
@@ -32,14 +31,13 @@ enum Event {
 
 /// The client went before the answer came: it is read for its usage.
 pub async fn without_client(
-    services: &Services,
     settlement: &mut Settlement<'_>,
     prepared: &Prepared<'_>,
     chosen: Chosen,
 ) -> (Outcome, Option<Refusal>) {
     let meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
     settlement.facts.status = chosen.answer.status.as_u16();
-    end_without_client(services, settlement, chosen.answer, meter).await
+    end_without_client(settlement, chosen.answer, meter).await
 }
 
 /// Relays the answer; see the module.
@@ -47,7 +45,6 @@ pub async fn without_client(
 /// # Errors
 /// The client went before it got the head.
 pub async fn relay<D: Downstream>(
-    services: &Services,
     settlement: &mut Settlement<'_>,
     prepared: &Prepared<'_>,
     chosen: Chosen,
@@ -55,6 +52,7 @@ pub async fn relay<D: Downstream>(
     down: &mut D,
 ) -> Result<(Outcome, Option<Refusal>), Refusal> {
     let Chosen { mut answer, asked_usage, .. } = chosen;
+    let services = settlement.services();
     let status = answer.status;
     let mut meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
     let mut stripper = asked_usage.then(UsageStripper::new);
@@ -65,7 +63,7 @@ pub async fn relay<D: Downstream>(
     for_bot(&mut headers);
     settlement.facts.stamp(&mut headers);
     if down.write_head(status, headers, length).await.is_err() {
-        return Ok(end_without_client(services, settlement, answer, meter).await);
+        return Ok(end_without_client(settlement, answer, meter).await);
     }
     loop {
         let before = settlement.facts.elapsed_micros();
@@ -85,7 +83,7 @@ pub async fn relay<D: Downstream>(
                 let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
                 meter.push(&chunk);
                 if sent.is_err() {
-                    return Ok(end_without_client(services, settlement, answer, meter).await);
+                    return Ok(end_without_client(settlement, answer, meter).await);
                 }
             }
             Event::Chunk(Ok(None)) => {
@@ -100,7 +98,7 @@ pub async fn relay<D: Downstream>(
                 return Ok((Outcome::Interrupted, Some(refusal)));
             }
             Event::ClientGone => {
-                return Ok(end_without_client(services, settlement, answer, meter).await);
+                return Ok(end_without_client(settlement, answer, meter).await);
             }
             Event::Revoked => {
                 let refusal = watch::refusal();
@@ -171,7 +169,6 @@ async fn complete<D: Downstream>(
 /// The client is gone: drop the vendor's answer, or read it to its end so that
 /// its usage is known, as the bot's policy says.
 async fn end_without_client(
-    services: &Services,
     settlement: &mut Settlement<'_>,
     mut answer: Answer,
     mut meter: Meter,
@@ -194,7 +191,7 @@ async fn end_without_client(
             }
         }
         if complete {
-            services.client.release(answer).await;
+            settlement.services().client.release(answer).await;
         }
     }
     settlement.usage = meter.finish().usage;

@@ -15,9 +15,6 @@ use crate::upstream::for_bot;
 
 /// A connection on which neither side says anything for so long is closed.
 const SILENCE: Duration = Duration::from_secs(600);
-/// How often a silent tunnel looks whether its bot may still call; a busy one
-/// looks at each piece.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Subprotocol entries that carry a key.
 const KEY_SUBPROTOCOL: &str = "openai-insecure-api-key.";
@@ -47,11 +44,12 @@ pub fn prepare_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// Which side has something to say.
+/// Which side has something to say; without bytes it ends.
 enum Side {
     Client(Option<bytes::Bytes>),
     Vendor(Option<bytes::Bytes>),
-    Nobody,
+    /// Nobody for too long, or the bot may no longer call.
+    Neither,
 }
 
 /// Passes bytes both ways until one side ends.
@@ -72,7 +70,6 @@ pub async fn tunnel<D: Downstream>(
         return (Outcome::ClientDisconnect, None);
     }
     answer.begin_upgraded();
-    let mut silent = Duration::ZERO;
     let outcome = loop {
         // Before every wait, not only after a silent one: a busy tunnel has none.
         if watch.revoked() {
@@ -81,28 +78,22 @@ pub async fn tunnel<D: Downstream>(
         let side = tokio::select! {
             chunk = answer.upgraded_chunk() => Side::Vendor(chunk),
             chunk = down.read_upgraded() => Side::Client(chunk),
-            () = tokio::time::sleep(WATCH_EVERY) => Side::Nobody,
+            () = watch.ended() => Side::Neither,
+            () = tokio::time::sleep(SILENCE) => Side::Neither,
         };
         match side {
             Side::Vendor(Some(chunk)) => {
-                silent = Duration::ZERO;
                 if down.write_chunk(chunk).await.is_err() {
                     break Outcome::ClientDisconnect;
                 }
             }
             Side::Client(Some(chunk)) => {
-                silent = Duration::ZERO;
                 if answer.send_upgraded(chunk).await.is_err() {
                     break Outcome::Interrupted;
                 }
             }
             Side::Vendor(None) | Side::Client(None) => break Outcome::Ok,
-            Side::Nobody => {
-                silent += WATCH_EVERY;
-                if silent >= SILENCE {
-                    break Outcome::Interrupted;
-                }
-            }
+            Side::Neither => break Outcome::Interrupted,
         }
     };
     settlement.facts.waited_micros = settlement.facts.elapsed_micros();

@@ -8,7 +8,7 @@ use clawgate_proxy::server::SourcePolicy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{BODY, Node, Options, Vendor, chat, read_all, read_until, until};
+use crate::support::{BODY, Node, Options, Vendor, chat, read_all, read_until, until, until_within};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 
@@ -149,12 +149,8 @@ async fn a_client_that_does_not_read_is_let_go() {
     client.write_all(chat(r#"{"model":"m","stream":true}"#, "").as_bytes()).await.expect("writes");
     until("it is served", || node.services.inflight.now() == 1).await;
     // The deadline of a write is longer than other waits of these tests.
-    let gone = async {
-        while !node.services.metrics.render().contains("clawgate_connections 0") {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("its place is free again");
+    let gone = || node.services.metrics.render().contains("clawgate_connections 0");
+    until_within(Duration::from_secs(60), "its place is free again", gone).await;
     drop(client);
 }
 
@@ -171,7 +167,8 @@ async fn a_vendor_that_may_have_seen_a_request_does_not_get_it_again() {
                     return Some(stream);
                 }
                 if part.is_empty() {
-                    // It thinks about it, and dies of it.
+                    // It thinks about it, for longer than a kept connection may be
+                    // taken for closed before the request came, and dies of it.
                     tokio::time::sleep(Duration::from_millis(1200)).await;
                 }
                 stream.write_all(part.as_bytes()).await.ok()?;

@@ -302,13 +302,18 @@ pub async fn read_all(stream: &mut TcpStream) -> String {
 
 /// Waits until `condition` holds.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    until_within(PATIENCE, what, condition).await;
+}
+
+/// The same for what takes longer by its nature.
+pub async fn until_within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             tokio::task::yield_now().await;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never happened: {what}");
+    assert!(tokio::time::timeout(limit, wait).await.is_ok(), "never happened: {what}");
 }
 
 /// A certificate for `localhost` in files.
