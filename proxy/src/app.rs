@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::config::{self, ProxyConfig};
 use crate::exchange::{BodyBudget, Inflight, Services};
 use crate::metering::{Shipper, ShipperHandle, Spool, SpoolError, SpoolOptions};
+use crate::quota::Renewer;
 use crate::routing::Turns;
 use crate::server::{
     Admin, BindError, Bound, Front, Gateway, Handover, HandoverError, Listener, SourcePolicy, bind,
@@ -129,6 +130,16 @@ impl Node {
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
         });
         client.restore();
+        let calls = services.metrics.clone();
+        let renewer = Renewer::new(
+            services.slices.clone(),
+            channel.source(),
+            identity.node_id().to_owned(),
+            spool.epoch(),
+            instance_id.clone(),
+            Arc::new(move || _ = calls.lease_calls.inc()),
+        );
+        tokio::spawn(renewer.run());
         let (shipper, handle) = Shipper::new(spool, channel.source(), identity.node_id().to_owned(), instance_id);
         tokio::spawn(shipper.run());
         let sweeping = services.clone();
@@ -192,6 +203,7 @@ impl Node {
             metrics.spool_bytes.set(signed(stats.bytes));
             metrics.spool_records.set(signed(stats.records));
             metrics.spool_oldest_seconds.set(signed(stats.oldest_millis / 1000));
+            metrics.lease_remaining.set(signed(services.slices.remaining(clock::boot_micros())));
             metrics.config_age_seconds.set(signed(age_secs(&state)));
         };
         Admin::new(Arc::new(ready), self.services.metrics.clone(), Arc::new(scrape))
@@ -261,6 +273,7 @@ fn services(
         snapshots: Arc::new(Handle::default()),
         client: Client::new(egress, config.timeouts),
         spool,
+        slices: Arc::default(),
         metrics: Arc::new(Metrics::new()),
         access,
         config_age_secs: Arc::new(move || age_secs(&state)),
@@ -275,7 +288,7 @@ fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>) -> Activate
     let services = services.clone();
     Arc::new(move |content: &Content, secrets: &HashMap<String, SealedSecret>, version: &Version| {
         let sealing_key = identity.sealing_key().ok_or_else(|| vec!["this node has no sealing key yet".to_owned()])?;
-        let inputs = Inputs { sealing_key: &sealing_key, secrets, turns: &turns };
+        let inputs = Inputs { sealing_key: &sealing_key, secrets, turns: &turns, slices: &services.slices };
         match compile(content, version, &inputs) {
             Ok(snapshot) => {
                 tracing::info!(version = %snapshot.version, bots = snapshot.bots, keys = snapshot.keys, "configuration in service");

@@ -6,12 +6,16 @@
 
 pub mod wire;
 
+pub mod limits;
+
 pub mod routing;
 pub mod telemetry;
 
 pub mod snapshot;
 
 pub mod upstream;
+
+pub mod quota;
 
 pub mod metering;
 

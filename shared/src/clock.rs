@@ -12,6 +12,15 @@ pub fn now_micros() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|d| i64::try_from(d.as_micros()).ok()).unwrap_or(0)
 }
 
+/// Microseconds since the machine started, time asleep included: no setting of
+/// the wall clock moves it. 0 where the system does not tell.
+#[must_use]
+pub fn boot_micros() -> i64 {
+    use nix::time::{ClockId, clock_gettime};
+    let Ok(time) = clock_gettime(ClockId::CLOCK_BOOTTIME) else { return 0 };
+    time.tv_sec().saturating_mul(1_000_000).saturating_add(time.tv_nsec() / 1000)
+}
+
 /// RFC 3339 in UTC with microseconds, for REST answers.
 #[must_use]
 pub fn rfc3339(micros: i64) -> String {

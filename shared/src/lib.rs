@@ -9,6 +9,7 @@ pub mod clock;
 pub mod content;
 pub mod dialect;
 pub mod egress;
+pub mod glob;
 pub mod id;
 pub mod origin;
 pub mod pricing;

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clawgate_shared::catalogue::{IncludeUsage, RootTarget, base_for_key};
 use http::Uri;
+use smallvec::SmallVec;
 
 use super::Services;
+use super::admit::{Weight, admit};
 use super::plan::no_key;
 use super::ports::Downstream;
 use super::prepare::Prepared;
@@ -39,28 +41,50 @@ pub struct Chosen {
     pub client_gone: bool,
 }
 
+/// What is to be sent, with whichever key.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// The request's head.
+    pub received: &'a Received,
+    /// Where it goes and its body.
+    pub prepared: &'a Prepared<'a>,
+    /// What it may cost, when a quota wants to know.
+    pub weight: Option<&'a Weight>,
+}
+
 /// Tries candidates in order.
 ///
 /// # Errors
 /// No candidate gave an answer for the client.
 pub async fn attempt<D: Downstream>(
     settlement: &mut Settlement<'_>,
-    received: &Received,
-    prepared: &Prepared<'_>,
+    task: &Task<'_>,
     candidates: Ordered<'_>,
     watch: &mut Watch<'_>,
     down: &mut D,
 ) -> Result<Chosen, Refusal> {
     let services = settlement.services();
+    let Task { received, prepared, weight } = *task;
     let mut tally = Tally::default();
     let mut candidates = candidates.peekable();
     while let Some(key) = candidates.next() {
+        if let Some(weight) = weight.filter(|_| !key.quotas.is_empty()) {
+            match admit(services, &key.quotas, weight).await {
+                Ok(permit) => settlement.key_permit = permit,
+                Err(refusal) => {
+                    tally.refused(refusal);
+                    continue;
+                }
+            }
+        }
         settlement.facts.key = Some((key.id.clone(), key.id_header.clone()));
         settlement.open()?;
         let ask = asks_usage(prepared, key);
         let asked_usage = ask.is_some();
+        let limit = weight.and_then(|weight| weight.limit.as_ref()).map(|(splice, _)| splice.clone());
+        let splices: SmallVec<[Splice; 2]> = ask.into_iter().chain(limit).collect();
         let began = settlement.facts.elapsed_micros();
-        let event = first(send(services, received, prepared, key, ask), settlement, watch, down).await;
+        let event = first(send(services, received, prepared, key, &splices), settlement, watch, down).await;
         let took = settlement.facts.elapsed_micros().saturating_sub(began);
         settlement.facts.waited_micros += took;
         let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
@@ -71,10 +95,12 @@ pub async fn attempt<D: Downstream>(
             Event::ClientGone => {
                 note(0, "client_gone");
                 settlement.client_gone = true;
+                settlement.owed = true;
                 return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection"));
             }
             Event::Revoked => {
                 note(0, "revoked");
+                settlement.owed = true;
                 return Err(watch::refusal());
             }
             Event::Drained(answer) => {
@@ -93,6 +119,7 @@ pub async fn attempt<D: Downstream>(
             }
             Event::Answered(Err(failure)) => {
                 note(0, failure.kind.label());
+                settlement.owed |= failure.kind.may_have_been_sent();
                 services.metrics.upstream_failed(&received.vendor, failure.kind.label());
                 tally.failed(failure);
             }
@@ -150,13 +177,13 @@ async fn send(
     received: &Received,
     prepared: &Prepared<'_>,
     key: &Key,
-    ask: Option<Splice>,
+    splices: &[Splice],
 ) -> Result<Answer, Failure> {
     let moved = prepared.resolved.root.filter(|root| matches!(root.target, RootTarget::Path(_)));
     let other = moved.and_then(|root| base_for_key(prepared.vendor, key.base_url.as_ref(), Some(root)));
     let base = other.as_ref().unwrap_or(&key.base);
     let target = services.client.target(&base.origin)?;
-    let body = splice::apply(&prepared.body, ask.as_slice());
+    let body = splice::apply(&prepared.body, splices);
     let has_body = !body.is_empty() || received.headers.contains_key(http::header::CONTENT_LENGTH);
     let length = has_body.then_some(body.len());
     let uri = upstream_uri(prepared.resolved.upstream_path(base), received.query.as_deref(), &key.credential)?;
@@ -193,6 +220,8 @@ struct Tally {
     failures: usize,
     forbidden: usize,
     last: Option<Last>,
+    /// A key's own quota had no room.
+    quota: Option<Refusal>,
 }
 
 #[derive(Debug)]
@@ -235,11 +264,19 @@ impl Tally {
         self.last = Some(Last::Failure(failure));
     }
 
+    /// The key was left out.
+    fn refused(&mut self, refusal: Refusal) {
+        self.quota.get_or_insert(refusal);
+    }
+
     const fn spent(&self) -> bool {
         self.attempts >= MAX_ATTEMPTS || self.failures >= MAX_FAILURES || self.forbidden >= 2
     }
 
     fn refusal(self, vendor: &str) -> Refusal {
+        if let (None, Some(refusal)) = (&self.last, self.quota) {
+            return refusal;
+        }
         match self.last {
             Some(Last::Failure(failure)) => upstream_refusal(vendor, failure),
             Some(Last::Forbidden) => Refusal::new(

@@ -3,11 +3,12 @@
 //! Invariant: `run` is the only entry and [`Settlement`] the only exit; every
 //! stage is straight-line code that either hands on what it found or refuses.
 //! One snapshot is loaded and serves to the end. The stages, in order:
-//! receive → authenticate → prepare → plan → attempt → relay (or tunnel) →
-//! settle.
+//! receive → authenticate → prepare → admit → plan → attempt → relay (or
+//! tunnel) → settle.
 //! Deliberately absent: sockets (a [`Downstream`] and the upstream client stand
 //! for them) and configuration that could change underway.
 
+mod admit;
 mod attempt;
 mod authenticate;
 mod budget;
@@ -27,6 +28,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use clawgate_shared::token::masked;
 
+use crate::limits::Slices;
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
 use crate::telemetry::{AccessLog, Metrics};
@@ -49,6 +51,8 @@ pub struct Services {
     pub client: Client,
     /// Where usage is made durable.
     pub spool: Arc<Spool>,
+    /// What this node has of each quota.
+    pub slices: Arc<Slices>,
     /// Metric families.
     pub metrics: Arc<Metrics>,
     /// Access lines.
@@ -162,9 +166,16 @@ async fn stages<D: Downstream>(
     settlement.facts.config_header.clone_from(&snapshot.version_header);
     authenticate::may_call(&bot)?;
     let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
+    let weight = admit::weigh(&bot, &received, &prepared, &settlement.facts.model)?;
+    if let Some(weight) = &weight {
+        settlement.price = weight.price.clone();
+        settlement.facts.max_tokens = weight.limit.as_ref().map(|(_, tokens)| *tokens);
+        settlement.permit = admit::admit(services, &bot.quotas, weight).await?;
+    }
     let candidates = plan::plan(&bot, &received.vendor, &received.headers)?;
+    let task = attempt::Task { received: &received, prepared: &prepared, weight: weight.as_ref() };
     let mut watch = watch::Watch::new(&services.snapshots, bot.clone(), token, seen);
-    let chosen = attempt::attempt(settlement, &received, &prepared, candidates, &mut watch, down).await?;
+    let chosen = attempt::attempt(settlement, &task, candidates, &mut watch, down).await?;
     if chosen.client_gone {
         return Ok(relay::without_client(settlement, &prepared, chosen).await);
     }

@@ -10,7 +10,7 @@ use clawgate_shared::token::masked;
 use clawgate_shared::{clock, id};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::metering::{AttemptRecord, OpenRecord};
+use crate::metering::{AttemptRecord, ChargeRecord, OpenRecord};
 use crate::snapshot::Bot;
 
 /// Longest id a client may give a request.
@@ -54,6 +54,10 @@ pub struct Facts {
     /// Status the client got; 0 until it got one.
     pub status: u16,
     pub ttft_micros: Option<u64>,
+    /// The most tokens held of one quota.
+    pub reserved_tokens: u64,
+    /// The output limit that was put into the request.
+    pub max_tokens: Option<u64>,
     /// Time spent waiting for vendor or client.
     pub waited_micros: u64,
 }
@@ -87,6 +91,8 @@ impl Facts {
             tried: Vec::new(),
             status: 0,
             ttft_micros: None,
+            reserved_tokens: 0,
+            max_tokens: None,
             waited_micros: 0,
         }
     }
@@ -102,14 +108,18 @@ impl Facts {
         if !self.tried.is_empty() {
             headers.insert(HeaderName::from_static("x-clawgate-attempts"), HeaderValue::from(self.tried.len()));
         }
+        if let Some(tokens) = self.max_tokens {
+            headers.insert(HeaderName::from_static("x-clawgate-max-tokens"), HeaderValue::from(tokens));
+        }
         if let Some(config) = &self.config_header {
             headers.insert(HeaderName::from_static("x-clawgate-config"), config.clone());
         }
     }
 
-    /// The part that both usage records share.
+    /// The part that both usage records share; `charges` is what is held, or what
+    /// is used up.
     #[must_use]
-    pub fn open_record(&self) -> OpenRecord<'_> {
+    pub fn open_record<'a>(&'a self, charges: &'a [ChargeRecord<'a>]) -> OpenRecord<'a> {
         let bot = self.bot.as_deref();
         OpenRecord {
             exchange_id: &self.id,
@@ -123,11 +133,11 @@ impl Facts {
             client_request_id: &self.client_request_id,
             provider_key_id: self.key.as_ref().map_or("", |(id, _)| id),
             stream: self.stream,
-            reserved_tokens: 0,
+            reserved_tokens: self.reserved_tokens,
             config_version: &self.config,
             agent_id: &self.agent_id,
             session_id: &self.session_id,
-            charges: &[],
+            charges,
         }
     }
 

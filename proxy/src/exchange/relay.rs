@@ -36,7 +36,9 @@ pub async fn without_client(
     chosen: Chosen,
 ) -> (Outcome, Option<Refusal>) {
     let meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
-    settlement.facts.status = chosen.answer.status.as_u16();
+    let status = chosen.answer.status;
+    settlement.facts.status = status.as_u16();
+    settlement.owed |= !status.is_client_error() && !status.is_server_error();
     end_without_client(settlement, chosen.answer, meter).await
 }
 
@@ -57,6 +59,7 @@ pub async fn relay<D: Downstream>(
     let mut meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
     let mut stripper = asked_usage.then(UsageStripper::new);
     settlement.facts.status = status.as_u16();
+    settlement.owed |= !status.is_client_error() && !status.is_server_error();
     let length = length_of(&settlement.facts.method, &answer, stripper.is_some());
     let is_stream = is_event_stream(&answer);
     let mut headers = std::mem::take(&mut answer.headers);

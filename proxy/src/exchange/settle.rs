@@ -5,14 +5,26 @@
 //! known is settled from `Drop`, so that an exchange that reached a vendor can
 //! not leave without its record.
 
+use std::sync::Arc;
+
+use clawgate_shared::pricing::{self, Price, ServiceTier};
 use clawgate_shared::usage::{Usage, UsageSource};
+use smallvec::SmallVec;
 
 use super::Services;
 use super::record::Facts;
 use super::reject::Refusal;
-use crate::metering::{SettleRecord, SpoolError, SpoolTicket};
+use crate::metering::{ChargeRecord, SettleRecord, SpoolError, SpoolTicket};
+use crate::quota::{Line, Permit, Spent};
 use crate::telemetry::AccessLine;
 use crate::wire::error::Code;
+
+/// Charges of one exchange, usually without a trip to the allocator.
+type Charges<'a> = SmallVec<[ChargeRecord<'a>; 4]>;
+
+fn charge(line: Line<'_>) -> ChargeRecord<'_> {
+    ChargeRecord { quota_id: line.quota_id, window_start_micros: line.window_start_micros, amount: line.amount }
+}
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +68,14 @@ pub struct Settlement<'a> {
     pub usage: Usage,
     /// The client has hung up: nothing is sent to it any more.
     pub client_gone: bool,
+    /// A vendor may bill something that it has not reported.
+    pub owed: bool,
+    /// What is held of the quotas of bot, project and tenant.
+    pub permit: Permit,
+    /// What is held of the quotas of the provider key that is tried.
+    pub key_permit: Permit,
+    /// The model's, when a quota counts money.
+    pub price: Option<Arc<Price>>,
     ticket: Option<SpoolTicket>,
     settled: bool,
 }
@@ -64,7 +84,18 @@ impl<'a> Settlement<'a> {
     /// Begins the obligation.
     pub fn new(services: &'a Services, facts: Facts) -> Self {
         services.metrics.inflight.inc();
-        Self { services, facts, usage: Usage::default(), client_gone: false, ticket: None, settled: false }
+        Self {
+            services,
+            facts,
+            usage: Usage::default(),
+            client_gone: false,
+            owed: false,
+            permit: Permit::default(),
+            key_permit: Permit::default(),
+            price: None,
+            ticket: None,
+            settled: false,
+        }
     }
 
     /// Writes the OPEN record: from here on the exchange is accounted for,
@@ -74,11 +105,19 @@ impl<'a> Settlement<'a> {
     /// The spool takes no more.
     pub fn open(&mut self) -> Result<(), Refusal> {
         if self.ticket.is_some() {
+            self.key_permit.sent();
             return Ok(());
         }
-        match self.services.spool.append_open(&self.facts.open_record()) {
+        let held: Charges<'_> = self.permit.held().chain(self.key_permit.held()).map(charge).collect();
+        let reserved = self.permit.tokens().max(self.key_permit.tokens());
+        self.facts.reserved_tokens = reserved;
+        let opened = self.services.spool.append_open(&self.facts.open_record(&held));
+        drop(held);
+        match opened {
             Ok(ticket) => {
                 self.ticket = Some(ticket);
+                self.permit.sent();
+                self.key_permit.sent();
                 Ok(())
             }
             Err(error) => {
@@ -115,17 +154,38 @@ impl<'a> Settlement<'a> {
         if let Some(model) = self.usage.model.take().filter(|model| !model.is_empty()) {
             self.facts.model = model;
         }
-        self.record(outcome, refusal, duration_micros);
+        let usage = std::mem::take(&mut self.usage);
+        let spent = Spent {
+            usage: &usage,
+            cost_micros: self.cost_micros(&usage),
+            requests: u64::from(self.owed || self.facts.tried.iter().any(|tried| tried.status != 0)),
+            nothing_else: !self.owed,
+        };
+        self.record(outcome, refusal, duration_micros, &spent);
+        std::mem::take(&mut self.permit).settle(&spent);
+        std::mem::take(&mut self.key_permit).settle(&spent);
+        self.usage = usage;
         self.observe(outcome, refusal, duration_micros);
     }
 
-    fn record(&self, outcome: Outcome, refusal: Option<&Refusal>, duration_micros: u64) {
+    /// What the vendor bills, as far as it reported.
+    fn cost_micros(&self, usage: &Usage) -> Option<u64> {
+        let price = self.price.as_ref()?;
+        let spent = pricing::Spent::of(usage)?;
+        pricing::cost(&spent, price, ServiceTier::Standard).and_then(|cost| u64::try_from(cost).ok())
+    }
+
+    fn record(&self, outcome: Outcome, refusal: Option<&Refusal>, duration_micros: u64, spent: &Spent<'_>) {
         let Some(bot) = self.facts.bot.as_deref() else { return };
-        let usage = &self.usage;
+        let usage = spent.usage;
+        let charges: Charges<'_> = match &self.ticket {
+            Some(_) => self.permit.charges(spent).chain(self.key_permit.charges(spent)).map(charge).collect(),
+            None => Charges::default(),
+        };
         let source = if usage.has_counts() { UsageSource::Upstream } else { UsageSource::None };
         let attempts = self.facts.attempts();
         let record = SettleRecord {
-            open: self.facts.open_record(),
+            open: self.facts.open_record(&charges),
             outcome: outcome.as_str(),
             status_code: u32::from(self.facts.status),
             error_code: refusal.map_or("", |r| r.code.as_str()),

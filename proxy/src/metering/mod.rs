@@ -15,6 +15,6 @@ mod shipper_tests;
 pub mod spool;
 
 pub use backoff::Backoff;
-pub use record::{AttemptRecord, OpenRecord, SettleRecord};
-pub use shipper::{ChannelSource, Shipper, ShipperHandle};
+pub use record::{AttemptRecord, ChargeRecord, OpenRecord, SettleRecord};
+pub use shipper::{Shipper, ShipperHandle};
 pub use spool::{Spool, SpoolError, SpoolOptions, SpoolStats, SpoolTicket};

@@ -12,11 +12,11 @@ use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
-use tonic::transport::Channel;
 
 use super::backoff::Backoff;
 use super::fold::fold;
 use super::spool::{ShardLog, Spool, SpoolError};
+use crate::quota::ChannelSource;
 
 /// Most records of one batch; as many as the control plane takes.
 const MAX_RECORDS: usize = 8192;
@@ -35,9 +35,6 @@ const ROUND: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(15);
 /// How often it looks for epochs whose process has gone.
 const ADOPT_EVERY: Duration = Duration::from_secs(5);
-
-/// Gives the channel to the control plane; `None` while there is none.
-pub type ChannelSource = Arc<dyn Fn() -> Option<Channel> + Send + Sync>;
 
 /// The background task. Dropping its future at any point loses nothing.
 pub struct Shipper {

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status};
 
-use super::{ChannelSource, OpenRecord, SettleRecord, Shipper, ShipperHandle, Spool, SpoolOptions};
+use super::{OpenRecord, SettleRecord, Shipper, ShipperHandle, Spool, SpoolOptions};
 
 #[derive(Debug, Default)]
 struct Ledger {
@@ -83,7 +83,7 @@ fn rig() -> Rig {
     let spool = Arc::new(Spool::open(&dir.path().join("spool"), options).expect("opens"));
     let socket = format!("unix:{}", dir.path().join("c.sock").display());
     let channel = Endpoint::from_shared(socket).expect("endpoint").connect_lazy();
-    let source: ChannelSource = Arc::new(move || Some(channel.clone()));
+    let source: crate::quota::ChannelSource = Arc::new(move || Some(channel.clone()));
     let (shipper, handle) = Shipper::new(spool.clone(), source, "node_1".into(), "instance_1".into());
     Rig { plane: Plane::default(), spool, handle, task: tokio::spawn(shipper.run()), dir }
 }

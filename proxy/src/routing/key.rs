@@ -8,6 +8,8 @@ use http::HeaderValue;
 use http::header::HeaderName;
 use zeroize::Zeroizing;
 
+use crate::limits::QuotaRule;
+
 /// How the key travels. Built once per snapshot; a clone of the header value
 /// is a reference count, and the bytes are wiped with the last clone.
 #[derive(Clone)]
@@ -80,6 +82,8 @@ pub struct Key {
     pub credential: Credential,
     /// Key setting, else the vendor's.
     pub include_usage: IncludeUsage,
+    /// Quotas of this key.
+    pub quotas: Vec<Arc<QuotaRule>>,
     /// `openai-organization`-like header to add, when configured.
     pub organization: Option<HeaderValue>,
 }

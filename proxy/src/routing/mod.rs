@@ -5,12 +5,11 @@
 //! the bot requires. There is no fallback to other keys.
 //! Deliberately absent: connections, health probes, anything that waits.
 
-mod glob;
 mod key;
 mod pick;
 mod pool;
 
-pub use glob::Glob;
+pub use clawgate_shared::glob::Glob;
 pub use key::{Credential, Key};
 pub use pick::Turns;
 pub use pool::{Ordered, Pool, required_tags};

@@ -10,6 +10,8 @@ use super::pick::Turn;
 pub struct Pool {
     /// Those that match, ordered by id.
     pub keys: Vec<Arc<Key>>,
+    /// Whether any of them has a quota of its own.
+    pub any_quotas: bool,
     /// Whether the tenant has any enabled key for the vendor at all.
     pub any_configured: bool,
     /// The bot's turn counter at this vendor.
@@ -82,11 +84,12 @@ mod tests {
                     base: BaseUrl::parse("https://vendor.example/v1").expect("plain"),
                     credential: Credential::None,
                     include_usage: IncludeUsage::Inject,
+                    quotas: Vec::new(),
                     organization: None,
                 })
             })
             .collect();
-        Pool { keys, any_configured: true, turn: Turns::default().of(&"b".into(), &"v".into()) }
+        Pool { keys, any_quotas: false, any_configured: true, turn: Turns::default().of(&"b".into(), &"v".into()) }
     }
 
     #[test]

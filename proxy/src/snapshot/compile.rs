@@ -12,6 +12,7 @@ use clawgate_shared::seal::{SealError, Sealed, SealingKey, SecretBinding};
 use http::HeaderValue;
 
 use super::model::{Bot, BotState, Snapshot, Tenant, TokenEntry};
+use crate::limits::{Metric, Outage, QuotaRule, Slice, Slices};
 use crate::routing::{Credential, Glob, Key, Pool, Turns};
 
 /// Longest list of reasons that is sent back.
@@ -25,6 +26,8 @@ pub struct Inputs<'a> {
     pub secrets: &'a HashMap<String, SealedSecret>,
     /// Round-robin counters that outlive snapshots.
     pub turns: &'a Turns,
+    /// What this node has of each quota, which outlives snapshots too.
+    pub slices: &'a Slices,
 }
 
 /// Builds the read model.
@@ -32,9 +35,11 @@ pub struct Inputs<'a> {
 /// # Errors
 /// Every reason why the content is not served, at most 50.
 pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) -> Result<Snapshot, Vec<String>> {
-    let mut work = Work { inputs, reasons: Vec::new(), tenants: HashMap::new(), keys: BTreeMap::new() };
+    let mut work =
+        Work { inputs, reasons: Vec::new(), tenants: HashMap::new(), keys: BTreeMap::new(), quotas: HashMap::new() };
     let max_config_age_secs = work.settings(content);
     work.tenants(content);
+    work.quotas(content);
     let keys = work.keys(content);
     let mut snapshot = Snapshot { max_config_age_secs, keys, ..Snapshot::default() };
     for resource in content.iter() {
@@ -43,6 +48,7 @@ pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) 
         }
     }
     inputs.turns.forget_unused();
+    inputs.slices.forget_unused();
     if !work.reasons.is_empty() {
         work.reasons.truncate(MAX_REASONS);
         return Err(work.reasons);
@@ -62,6 +68,8 @@ struct Work<'a> {
     reasons: Vec<String>,
     tenants: HashMap<String, Arc<Tenant>>,
     keys: KeysByPlace,
+    /// (scope, what) -> rules
+    quotas: HashMap<(String, String), Vec<Arc<QuotaRule>>>,
 }
 
 impl Work<'_> {
@@ -107,6 +115,24 @@ impl Work<'_> {
         for tenant_id in vendors.into_keys().map(str::to_owned).collect::<Vec<_>>() {
             self.refuse(format!("a vendor belongs to unknown tenant {tenant_id}"));
         }
+    }
+
+    fn quotas(&mut self, content: &Content) {
+        for resource in content.iter() {
+            let Some(Body::Quota(quota)) = &resource.body else { continue };
+            match quota_rule(quota, self.inputs.slices.of(&resource.id)) {
+                Some(rule) => {
+                    let place = (quota.scope.clone(), quota.scope_id.clone());
+                    self.quotas.entry(place).or_default().push(Arc::new(rule));
+                }
+                None => self.refuse(format!("quota {}: a word is not one of the known ones", resource.id)),
+            }
+        }
+    }
+
+    fn quotas_of(&self, scopes: &[(&str, &str)]) -> Vec<Arc<QuotaRule>> {
+        let found = scopes.iter().filter_map(|(scope, id)| self.quotas.get(&((*scope).to_owned(), (*id).to_owned())));
+        found.flatten().cloned().collect()
     }
 
     fn keys(&mut self, content: &Content) -> usize {
@@ -161,6 +187,7 @@ impl Work<'_> {
             base,
             credential,
             include_usage,
+            quotas: self.quotas_of(&[("provider_key", id)]),
             organization: HeaderValue::from_str(&key.organization).ok().filter(|v| !v.is_empty()),
         })
     }
@@ -198,6 +225,8 @@ impl Work<'_> {
         let bot_id: Arc<str> = id.into();
         let built = Arc::new(Bot {
             pools: self.pools(&bot_id, bot),
+            quotas: self.quotas_of(&[("bot", id), ("project", &bot.project_id), ("tenant", &bot.tenant_id)]),
+            default_max_tokens: Some(bot.default_max_tokens).filter(|tokens| *tokens > 0),
             id: bot_id,
             hostname: bot.hostname.as_str().into(),
             tenant,
@@ -228,20 +257,41 @@ impl Work<'_> {
         let from = (bot.tenant_id.clone(), String::new());
         let of_tenant = self.keys.range(from..).take_while(|((tenant, _), _)| *tenant == bot.tenant_id);
         of_tenant
-            .map(|((_, vendor), keys)| {
-                let matching = keys.iter().filter(|(project, key)| {
+            .map(|((_, vendor), of_vendor)| {
+                let matching = of_vendor.iter().filter(|(project, key)| {
                     (project.is_empty() || *project == bot.project_id) && key.carries(&bot.tags)
                 });
                 let vendor: Arc<str> = vendor.as_str().into();
+                let keys: Vec<Arc<Key>> = matching.map(|(_, key)| key.clone()).collect();
                 let pool = Pool {
-                    keys: matching.map(|(_, key)| key.clone()).collect(),
-                    any_configured: !keys.is_empty(),
+                    any_quotas: keys.iter().any(|key| !key.quotas.is_empty()),
+                    keys,
+                    any_configured: !of_vendor.is_empty(),
                     turn: self.inputs.turns.of(bot_id, &vendor),
                 };
                 (vendor, pool)
             })
             .collect()
     }
+}
+
+/// `None`: a word in it is not known.
+fn quota_rule(quota: &wire::Quota, slice: Arc<Slice>) -> Option<QuotaRule> {
+    Some(QuotaRule {
+        slice,
+        scope: quota.scope.as_str().into(),
+        window: quota.window.as_str().into(),
+        metric: Metric::parse(&quota.metric)?,
+        limit: quota.limit,
+        models: Some(quota.model.as_str()).filter(|model| !model.is_empty()).map(Glob::new),
+        strict: one_of(&quota.mode, "strict", "estimate")?,
+        cut: one_of(&quota.on_exceed, "cut", "refuse")?,
+        outage: Outage::parse(&quota.on_outage)?,
+    })
+}
+
+fn one_of(text: &str, yes: &str, no: &str) -> Option<bool> {
+    if text == yes { Some(true) } else { (text == no).then_some(false) }
 }
 
 fn custom_vendor(vendor: &wire::Vendor) -> Result<Vendor, String> {

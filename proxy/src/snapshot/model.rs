@@ -8,6 +8,7 @@ use clawgate_shared::catalogue::{self, Vendor};
 use clawgate_shared::token::TokenHash;
 use http::HeaderValue;
 
+use crate::limits::QuotaRule;
 use crate::routing::{Glob, Pool};
 
 /// A SHA-256 is a hash already: its first eight bytes serve as one.
@@ -113,6 +114,10 @@ pub struct Bot {
     pub never_include_usage: bool,
     /// Copied into each usage row.
     pub labels: Vec<(String, String)>,
+    /// Quotas of the bot itself, its project and its tenant.
+    pub quotas: Vec<Arc<QuotaRule>>,
+    /// Output limit for requests that have none, under a strict quota.
+    pub default_max_tokens: Option<u64>,
     /// Key pools by vendor slug.
     pub pools: HashMap<Arc<str>, Pool>,
 }

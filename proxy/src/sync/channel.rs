@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::identity::TlsIdentity;
-use crate::metering::ChannelSource;
+use crate::quota::ChannelSource;
 
 /// The name in the control plane's certificate, whatever its address is.
 const SERVER_NAME: &str = "clawgate-control";

@@ -111,6 +111,10 @@ pub struct Metrics {
     pub config_age_seconds: Gauge,
     /// Snapshots refused.
     pub config_nacks: Counter,
+    /// What is left in the leases of all quotas.
+    pub lease_remaining: Gauge,
+    /// Calls to the control plane about leases.
+    pub lease_calls: Counter,
 }
 
 impl Default for Metrics {
@@ -143,6 +147,8 @@ impl Metrics {
             config_version: Gauge::default(),
             config_age_seconds: Gauge::default(),
             config_nacks: Counter::default(),
+            lease_remaining: Gauge::default(),
+            lease_calls: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("requests", "Finished exchanges", metrics.requests.clone());
@@ -166,6 +172,8 @@ impl Metrics {
         let age = metrics.config_age_seconds.clone();
         registry.register("config_age_seconds", "Seconds since the control plane was last heard", age);
         registry.register("config_nacks", "Configurations refused", metrics.config_nacks.clone());
+        registry.register("lease_remaining", "Left in all leases of quotas", metrics.lease_remaining.clone());
+        registry.register("lease_calls", "Calls to the control plane about leases", metrics.lease_calls.clone());
         registry.register("build", "Build", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
     }

@@ -73,6 +73,12 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// Whether the vendor may be at work on the request, and bill it.
+    #[must_use]
+    pub const fn may_have_been_sent(self) -> bool {
+        matches!(self, Self::HeadTimeout | Self::IdleTimeout | Self::Closed | Self::Protocol)
+    }
+
     /// Label of `upstream_errors_total`.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -128,6 +128,7 @@ mod tests {
             base: BaseUrl::parse("https://vendor.example/v1").expect("plain"),
             credential: Credential::new(form, b"sk-real").expect("plain"),
             include_usage: IncludeUsage::Inject,
+            quotas: Vec::new(),
             organization: None,
         }
     }

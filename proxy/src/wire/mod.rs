@@ -7,6 +7,7 @@
 //! DOM of a body: what is not asked for is skipped, never built.
 
 pub mod error;
+pub mod input;
 mod json;
 pub mod peek;
 pub mod splice;
@@ -15,6 +16,7 @@ pub mod strip;
 pub mod usage;
 
 pub use error::{Code, KeyReason, Rendered};
+pub use input::{Input, input};
 pub use peek::{Peek, PeekError, peek};
 pub use splice::Splice;
 pub use strip::UsageStripper;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clawgate_proxy::exchange::{BodyBudget, Inflight, Services};
+use clawgate_proxy::limits::Slices;
 use clawgate_proxy::metering::{Spool, SpoolOptions};
 use clawgate_proxy::routing::Turns;
 use clawgate_proxy::server::{Bound, Front, Gateway, Listener, SourcePolicy, TlsFiles, bind};
@@ -81,6 +82,7 @@ impl Node {
             snapshots: handle,
             client: Client::new(Egress::new(PrivateUpstreams::loopback(), timeouts.connect), timeouts),
             spool: Arc::new(spool),
+            slices: Arc::default(),
             metrics: Arc::new(Metrics::new()),
             access: AccessLog::open("off").expect("no log"),
             config_age_secs: Arc::new(|| 0),
@@ -160,7 +162,8 @@ fn snapshot(vendor: SocketAddr, models: &[&str]) -> clawgate_proxy::snapshot::Sn
     }
     let secrets = HashMap::from([("key_1".to_owned(), secret)]);
     let version = wire::Version { generation: 1, revision: 1, hash: content.hash() };
-    let inputs = Inputs { sealing_key: &sealing_key, secrets: &secrets, turns: &Turns::default() };
+    let inputs =
+        Inputs { sealing_key: &sealing_key, secrets: &secrets, turns: &Turns::default(), slices: &Slices::default() };
     compile(&content, &version, &inputs).expect("compiles")
 }
 
@@ -169,7 +172,12 @@ pub fn nothing() -> clawgate_proxy::snapshot::Snapshot {
     let sealing_key = SealingKey::generate().expect("key");
     let content = Content::default();
     let version = wire::Version { generation: 1, revision: 2, hash: content.hash() };
-    let inputs = Inputs { sealing_key: &sealing_key, secrets: &HashMap::new(), turns: &Turns::default() };
+    let inputs = Inputs {
+        sealing_key: &sealing_key,
+        secrets: &HashMap::new(),
+        turns: &Turns::default(),
+        slices: &Slices::default(),
+    };
     compile(&content, &version, &inputs).expect("compiles")
 }
 

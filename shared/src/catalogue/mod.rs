@@ -8,6 +8,7 @@
 mod builtin;
 mod check;
 mod custom;
+mod models;
 mod resolve;
 mod routes;
 
@@ -17,6 +18,7 @@ use crate::dialect::{Dialect, Protocol};
 
 pub use builtin::{all, find, unified_prefix};
 pub use custom::{CustomVendor, CustomVendorError, MAX_CUSTOM_ROUTES, RESERVED_SLUGS, dialect_routes, slug_is_free};
+pub use models::{ModelLimits, model_limits};
 pub use resolve::{ResolveError, Resolved, base_for_key, resolve};
 
 /// Static for built-in vendors, owned for a tenant's own.

@@ -89,6 +89,27 @@ pub fn cost(spent: &Spent, price: &Price, tier: ServiceTier) -> Option<i64> {
     Some(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
+/// The most that a request may cost whose prompt and whose answer have at most
+/// so many tokens, in micro-USD, rounded up: each token at the highest rate that
+/// the price has for any kind, length and tier. `None` when the price does not
+/// say what prompts or answers cost.
+#[must_use]
+pub fn cost_at_most(price: &Price, input: u64, output: u64) -> Option<u64> {
+    use Component as C;
+    let highest = |components: &[Component]| {
+        components.iter().flat_map(|c| price.bands().iter().filter_map(|band| band.rates.get(*c))).max()
+    };
+    let mut total = highest(&[C::Request]).map_or(0, |rate| rate.times(1));
+    let prompt: &[Component] = &[C::Input, C::CachedInput, C::CacheWrite, C::CacheWrite1h, C::InputAudio];
+    let answer: &[Component] = &[C::Output, C::Reasoning, C::OutputAudio];
+    for (units, components) in [(input, prompt), (output, answer)] {
+        if units > 0 {
+            total = total.saturating_add(highest(components)?.times(units));
+        }
+    }
+    u64::try_from(total.div_ceil(ATTO_PER_MICRO)).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -120,6 +141,24 @@ mod tests {
             Band { rates: standard, ..Band::default() },
             Band { tier: ServiceTier::Batch, rates: batch, ..Band::default() },
         ])
+    }
+
+    #[test]
+    fn a_bound_takes_the_highest_rates_and_rounds_up() {
+        assert_eq!(cost_at_most(&model(), 1_000_000, 0), Some(6_000_000));
+        assert_eq!(cost_at_most(&model(), 0, 1_000_000), Some(30_000_000));
+        assert_eq!(cost_at_most(&model(), 1, 1), Some(36));
+        let tiny = Price::flat(rates(&[(Component::Input, "0.1")]));
+        assert_eq!((cost_at_most(&tiny, 1, 0), cost_at_most(&tiny, 1, 1)), (Some(1), None));
+        for tier in [ServiceTier::Standard, ServiceTier::Batch, ServiceTier::Priority] {
+            for input in [1, 1000, 200_000, 200_001] {
+                let spent =
+                    Spent { input, output: 77, cache_write: input / 2, cache_write_1h: input / 3, ..Spent::default() };
+                let bound = cost_at_most(&model(), input, 77).expect("priced");
+                let billed = cost(&spent, &model(), tier).expect("priced");
+                assert!(bound >= u64::try_from(billed).expect("positive"), "{tier:?} {input}");
+            }
+        }
     }
 
     #[test]

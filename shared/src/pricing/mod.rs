@@ -17,7 +17,7 @@ mod rate;
 mod text;
 
 pub use book::{Book, Entry};
-pub use cost::{Spent, cost};
+pub use cost::{Spent, cost, cost_at_most};
 pub use name::candidates;
 pub use price::{Band, Component, Price, Rates, ServiceTier};
 pub use rate::{Rate, RateError};

@@ -1,0 +1,255 @@
+//! Holding what a request may cost before it is sent: all of it, or a refusal
+//! that says what would help.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clawgate_shared::catalogue::RouteClass;
+use clawgate_shared::clock;
+use clawgate_shared::dialect::Protocol;
+use clawgate_shared::pricing::{Price, builtin, candidates};
+use http::Method;
+use tokio::time::{Instant, timeout_at};
+
+use super::Services;
+use super::prepare::Prepared;
+use super::receive::Received;
+use super::reject::Refusal;
+use crate::limits::{Hold, Metric, Outage, QuotaRule, Standing};
+use crate::quota::{Bound, Demand, Permit, Verdict, judge};
+use crate::snapshot::Bot;
+use crate::wire::error::Code;
+use crate::wire::splice::{self, LimitField, Splice};
+use crate::wire::{Input, input};
+
+/// How long a request waits for what others hold or for a lease.
+const WAIT: Duration = Duration::from_millis(250);
+/// What `on_outage: allowance` lets through: one part in so many of the limit.
+const ALLOWANCE: u64 = 10;
+
+/// What a request may cost, and what it must be changed for that.
+#[derive(Debug)]
+pub struct Weight {
+    model: String,
+    bound: Bound,
+    answers: u64,
+    /// The model's, when a quota counts money.
+    pub price: Option<Arc<Price>>,
+    /// It costs nothing that a vendor bills by content.
+    free: bool,
+    /// The output limit that is put in, when the client sent none.
+    pub limit: Option<(Splice, u64)>,
+}
+
+/// Weighs a request, if any quota may want to know.
+///
+/// # Errors
+/// It cannot be counted, or not in time, and a quota demands it.
+pub fn weigh(bot: &Bot, received: &Received, prepared: &Prepared<'_>, model: &str) -> Result<Option<Weight>, Refusal> {
+    let pool = bot.pools.get(received.vendor.as_str()).filter(|pool| pool.any_quotas);
+    let of_keys = pool.into_iter().flat_map(|pool| &pool.keys).flat_map(|key| &key.quotas);
+    let mut rules = bot.quotas.iter().chain(of_keys).filter(|rule| rule.covers(model)).peekable();
+    if rules.peek().is_none() {
+        return Ok(None);
+    }
+    let by_content: Vec<&Arc<QuotaRule>> = rules.filter(|rule| rule.metric.is_of_content()).collect();
+    let free = by_content.is_empty() || !spends(received, prepared);
+    if !free {
+        countable(prepared)?;
+    }
+    let strict = !free && by_content.iter().any(|rule| rule.strict);
+    let limit =
+        bot.default_max_tokens.filter(|_| strict).and_then(|tokens| Some((set_limit(prepared, tokens)?, tokens)));
+    let bound = if free { Bound::default() } else { bound(prepared, model, limit.as_ref()) };
+    let priced = !free && by_content.iter().any(|rule| rule.metric == Metric::CostMicros);
+    let price = if priced { Some(price(&prepared.vendor.slug, model)?) } else { None };
+    let answers = prepared.peek.as_ref().and_then(|peek| peek.n).unwrap_or(1);
+    Ok(Some(Weight { model: model.to_owned(), bound, answers, price, free, limit }))
+}
+
+/// Whether a vendor bills this request by what is in it.
+fn spends(received: &Received, prepared: &Prepared<'_>) -> bool {
+    let reads = matches!(received.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
+    let route = &prepared.resolved.route;
+    let counts = route.pattern.ends_with("count_tokens") || route.pattern.ends_with(":countTokens");
+    prepared.websocket || (!reads && !counts && !route.pattern.ends_with("moderations"))
+}
+
+/// What is done later or elsewhere cannot be held to a limit now.
+fn countable(prepared: &Prepared<'_>) -> Result<(), Refusal> {
+    let route = &prepared.resolved.route;
+    let batch = route.class == RouteClass::AccountResource && route.pattern.to_ascii_lowercase().contains("batch");
+    let deferred = batch || prepared.peek.as_ref().is_some_and(|peek| peek.background);
+    let text = if deferred {
+        "a quota applies, and deferred work (batches, background) cannot be held to it; send the request directly"
+    } else if prepared.websocket {
+        "a quota applies, and a WebSocket cannot be held to it; use the route's HTTP form"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(Code::PathDenied, text))
+}
+
+fn set_limit(prepared: &Prepared<'_>, tokens: u64) -> Option<Splice> {
+    let field = match (prepared.resolved.route.protocol, prepared.vendor.slug.as_ref()) {
+        (Protocol::OpenAiChat, "openai" | "azure-openai") => LimitField::MaxCompletionTokens,
+        (Protocol::OpenAiChat | Protocol::OpenAiCompletions | Protocol::AnthropicMessages, _) => LimitField::MaxTokens,
+        (Protocol::OpenAiResponses, _) => LimitField::MaxOutputTokens,
+        (Protocol::Gemini, _) => LimitField::Gemini,
+        (Protocol::OpenAiEmbeddings | Protocol::Opaque, _) => return None,
+    };
+    splice::output_limit(prepared.peek.as_ref()?, field, tokens)
+}
+
+fn bound(prepared: &Prepared<'_>, model: &str, limit: Option<&(Splice, u64)>) -> Bound {
+    let peek = prepared.peek.as_ref();
+    let found = match peek {
+        Some(peek) => {
+            let found = input(&prepared.body);
+            Input { unbounded: found.unbounded || peek.refers, ..found }
+        }
+        // Not JSON that we read: nobody knows what it amounts to.
+        None => Input { unbounded: true, ..Input::default() },
+    };
+    let spliced = limit.map_or(0, |(splice, _)| splice.with.len());
+    Bound::of(&Demand {
+        model,
+        bytes: (prepared.body.len() + spliced) as u64,
+        input: found,
+        output_limit: peek.and_then(|peek| peek.limits.largest()).or(limit.map(|(_, tokens)| *tokens)),
+        answers: peek.and_then(|peek| peek.n).unwrap_or(1),
+        no_output: prepared.resolved.route.protocol == Protocol::OpenAiEmbeddings
+            || prepared.resolved.route.pattern.contains("mbedContent"),
+    })
+}
+
+fn price(vendor: &str, model: &str) -> Result<Arc<Price>, Refusal> {
+    let found = builtin::book().find(vendor, &candidates(vendor, model), clock::now_micros());
+    found.map(|entry| entry.price.clone()).ok_or_else(|| {
+        let text =
+            format!("a money quota applies and model {model:?} of {vendor} has no price; set one or use another");
+        Refusal::new(Code::ModelUnpriced, text)
+    })
+}
+
+/// Holds the request's cost under every rule that covers it.
+///
+/// # Errors
+/// One of them has not so much; what the others gave goes back.
+pub async fn admit(services: &Services, rules: &[Arc<QuotaRule>], weight: &Weight) -> Result<Permit, Refusal> {
+    let mut permit = Permit::default();
+    let deadline = Instant::now() + WAIT;
+    for rule in rules.iter().filter(|rule| rule.covers(&weight.model)) {
+        if weight.free && rule.metric.is_of_content() {
+            continue;
+        }
+        // Weighing has found a price for every rule about money.
+        let Some(amount) = weight.bound.amount(rule.metric, weight.price.as_deref()) else { continue };
+        let now = clock::boot_micros();
+        let held = match rule.slice.hold(amount, now) {
+            Some(held) => Some(held),
+            None => wait(services, rule, weight, amount, deadline).await?,
+        };
+        if let Some(held) = held {
+            permit.add(rule.clone(), held);
+        }
+    }
+    Ok(permit)
+}
+
+/// Waits until there is enough, or it is certain that there will not be.
+/// `Ok(None)`: the rule lets it pass without.
+async fn wait(
+    services: &Services,
+    rule: &Arc<QuotaRule>,
+    weight: &Weight,
+    amount: u64,
+    deadline: Instant,
+) -> Result<Option<Hold>, Refusal> {
+    let slices = &services.slices;
+    loop {
+        let short = rule.slice.short(amount);
+        let changed = short.changed();
+        let mut changed = std::pin::pin!(changed);
+        // From here on nothing that comes in is missed.
+        changed.as_mut().enable();
+        let now = clock::boot_micros();
+        if rule.slice.is_gone() {
+            return Ok(None);
+        }
+        if let Some(held) = rule.slice.hold(amount, now) {
+            return Ok(Some(held));
+        }
+        let window = rule.slice.window(now);
+        let standing = window.as_ref().map(|window| window.standing());
+        if let Some(standing) = &standing {
+            let price = weight.price.as_deref();
+            let verdict = judge(rule.metric, &weight.bound, weight.answers, price, standing, now);
+            if verdict != Verdict::Pending {
+                let ends = window.as_ref().map_or(i64::MAX, |window| window.ends());
+                return Err(refusal(rule, amount, standing, ends, verdict));
+            }
+        }
+        if slices.is_outage(now) {
+            match rule.outage {
+                Outage::Allow => return Ok(None),
+                Outage::Allowance if rule.slice.allow(amount, rule.limit / ALLOWANCE) => return Ok(None),
+                Outage::Allowance | Outage::Deny => {}
+            }
+        }
+        slices.wake(window.is_none());
+        if timeout_at(deadline, changed).await.is_err() {
+            return Err(pending(rule, amount, standing.as_ref()));
+        }
+    }
+}
+
+fn pending(rule: &QuotaRule, amount: u64, standing: Option<&Standing>) -> Refusal {
+    let of = about(rule);
+    let text = standing.map_or_else(
+        || format!("{of}: what is left of it is not known here yet; try again in a moment"),
+        |standing| {
+            format!(
+                "{of}: limit {}, used {}, reserved {}; this request may need {amount}, which others hold or which is \
+                 on its way; try again in a moment",
+                standing.limit, standing.settled, standing.outstanding
+            )
+        },
+    );
+    Refusal::new(Code::QuotaPending, text)
+}
+
+fn refusal(rule: &QuotaRule, amount: u64, standing: &Standing, ends: i64, verdict: Verdict) -> Refusal {
+    let Standing { limit, settled, outstanding, .. } = *standing;
+    let resets = match ends {
+        i64::MAX => "it does not reset".to_owned(),
+        ends => {
+            let left = ends.saturating_sub(clock::boot_micros());
+            // Whole seconds: two clocks took part.
+            let at = clock::now_micros().saturating_add(left) / 1_000_000 * 1_000_000;
+            format!("it resets at {}", clock::rfc3339(at))
+        }
+    };
+    let state = format!("{}: limit {limit}, used {settled}, reserved {outstanding}; {resets}", about(rule));
+    let remaining = standing.remaining();
+    match verdict {
+        Verdict::TooLarge { max_tokens } => Refusal::new(
+            Code::QuotaReservationTooLarge,
+            format!(
+                "this request may need {amount} and {remaining} are left; with an output limit of at most \
+                 {max_tokens} tokens it fits. {state}"
+            ),
+        ),
+        Verdict::Exceeded | Verdict::Pending => {
+            let code = if rule.metric == Metric::CostMicros { Code::BudgetExceeded } else { Code::QuotaExceeded };
+            Refusal::new(code, format!("this request may need {amount} and {remaining} are left. {state}"))
+        }
+    }
+}
+
+/// `quota of this bot on total_tokens per day`
+fn about(rule: &QuotaRule) -> String {
+    let scope = if &*rule.scope == "provider_key" { "provider key" } else { &*rule.scope };
+    let per = if &*rule.window == "total" { "in total".to_owned() } else { format!("per {}", rule.window) };
+    format!("quota of the {scope} on {} {per}", rule.metric.as_str())
+}

@@ -1,0 +1,18 @@
+//! What a node counts locally, and what outlives the configuration that named
+//! it.
+//!
+//! Invariant: what is taken is never more than what there is, however many take
+//! at once, and a thing is found by id: a new snapshot neither restarts a count
+//! nor forgets what is held.
+//! Deliberately absent: the network, and waiting; where more comes from is the
+//! business of `quota`.
+
+mod rule;
+mod slice;
+mod slices;
+mod window;
+
+pub use rule::{Metric, Outage, QuotaRule};
+pub use slice::{Claim, Granted, Hold, Shortage, Slice};
+pub use slices::Slices;
+pub use window::{Standing, Window};

@@ -1,0 +1,531 @@
+//! What this node may use of one quota: the window that is now, the one that
+//! follows, and those whose exchanges still run.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use super::window::{Standing, Window};
+
+/// A slice that nobody used for so long is given back, in microseconds.
+const IDLE: i64 = 60_000_000;
+/// The next window is asked for so long before this one ends, at most.
+const AHEAD: i64 = 30_000_000;
+/// A lease is named again when it was not for so long, though nothing changed.
+const REFRESH: i64 = 120_000_000;
+/// What is kept in stock, in seconds of what was last taken per second.
+const STOCK_SECONDS: u64 = 2;
+/// The same in requests of the last one's size.
+const STOCK_REQUESTS: u64 = 4;
+
+/// One quota on this node.
+#[derive(Debug)]
+pub struct Slice {
+    id: Arc<str>,
+    current: ArcSwapOption<Window>,
+    others: Mutex<Others>,
+    /// Of those that wait.
+    wanted: AtomicU64,
+    /// The smallest amount that was not to be had since the last claim.
+    least: AtomicU64,
+    /// All that was ever held.
+    taken: AtomicU64,
+    /// The last amount held or asked for, and when.
+    typical: AtomicU64,
+    touched: AtomicI64,
+    gone: AtomicBool,
+    /// Let through in this outage.
+    allowed: AtomicU64,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Others {
+    next: Option<Arc<Window>>,
+    past: Vec<Arc<Window>>,
+    told: Told,
+}
+
+/// What the last claim said.
+#[derive(Debug, Default)]
+struct Told {
+    at: i64,
+    taken: u64,
+    returned: u64,
+}
+
+/// What a node says and asks of one window; see the node protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The quota.
+    pub quota_id: Arc<str>,
+    /// 0: the window that is now.
+    pub window_start_micros: i64,
+    /// The window after that one.
+    pub next: bool,
+    /// Cumulative.
+    pub granted: u64,
+    /// Cumulative.
+    pub returned: u64,
+    /// Charged.
+    pub used: u64,
+    /// Hold.
+    pub held: u64,
+    /// On top of what there is.
+    pub want: u64,
+    /// Less is of no use.
+    pub least: u64,
+}
+
+/// What a node has of one window from now on; times by the boot clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// Names the window.
+    pub window_start_micros: i64,
+    /// When it is over; `i64::MAX`: never.
+    pub ends: i64,
+    /// It was asked for as the next one.
+    pub next: bool,
+    /// Cumulative.
+    pub granted: u64,
+    /// How long it may be used.
+    pub usable_until: i64,
+    /// Of all nodes together.
+    pub standing: Standing,
+    /// Others are short of so much.
+    pub recall: u64,
+}
+
+/// An amount of one window, given back when dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Hold {
+    slice: Arc<Slice>,
+    window: Arc<Window>,
+    amount: u64,
+}
+
+impl Hold {
+    /// Which quota.
+    #[must_use]
+    pub fn quota_id(&self) -> &str {
+        &self.slice.id
+    }
+
+    /// Which window; its name stays when the window is over.
+    #[must_use]
+    pub fn window_start_micros(&self) -> i64 {
+        self.window.start_micros()
+    }
+
+    /// How much.
+    #[must_use]
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// Takes more of the same window, if there is more.
+    #[must_use]
+    pub fn extend(&mut self, more: u64, now: i64) -> bool {
+        let held = self.window.hold(more, now);
+        if held {
+            self.amount = self.amount.saturating_add(more);
+        }
+        held
+    }
+
+    /// Charges what was used, and gives the rest back.
+    pub fn settle(mut self, used: u64) {
+        self.end(used);
+    }
+
+    fn end(&mut self, used: u64) {
+        self.window.settle(std::mem::take(&mut self.amount), used);
+        self.slice.tell();
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.amount > 0 {
+            self.end(0);
+        }
+    }
+}
+
+/// Somebody waits for an amount; ends with the value.
+#[derive(Debug)]
+#[must_use]
+pub struct Shortage<'a> {
+    slice: &'a Slice,
+    amount: u64,
+}
+
+impl Shortage<'_> {
+    /// Completes when something has come back or come in since it was called.
+    pub fn changed(&self) -> Notified<'_> {
+        self.slice.changed.notified()
+    }
+}
+
+impl Drop for Shortage<'_> {
+    fn drop(&mut self) {
+        self.slice.wanted.fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+impl Slice {
+    pub(super) fn new(id: Arc<str>) -> Self {
+        Self {
+            id,
+            current: ArcSwapOption::empty(),
+            others: Mutex::default(),
+            wanted: AtomicU64::new(0),
+            least: AtomicU64::new(u64::MAX),
+            taken: AtomicU64::new(0),
+            typical: AtomicU64::new(0),
+            touched: AtomicI64::new(i64::MIN),
+            gone: AtomicBool::new(false),
+            allowed: AtomicU64::new(0),
+            changed: Notify::new(),
+        }
+    }
+
+    /// `quo_…`
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The control plane says that there is no such quota.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// The window that is now, if the control plane has named it.
+    #[must_use]
+    pub fn window(&self, now: i64) -> Option<Arc<Window>> {
+        if let Some(window) = self.current.load().as_ref().filter(|window| !window.is_over(now)) {
+            return Some(window.clone());
+        }
+        self.advance(&mut self.others(), now);
+        self.current.load_full().filter(|window| !window.is_over(now))
+    }
+
+    /// Takes `amount` from the window that is now.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>, amount: u64, now: i64) -> Option<Hold> {
+        self.typical.store(amount, Ordering::Relaxed);
+        self.touched.store(now, Ordering::Relaxed);
+        let window = self.window(now)?;
+        if !window.hold(amount, now) {
+            return None;
+        }
+        self.taken.fetch_add(amount, Ordering::Relaxed);
+        Some(Hold { slice: self.clone(), window, amount })
+    }
+
+    /// Says that `amount` was not to be had, and that somebody waits for it.
+    pub fn short(&self, amount: u64) -> Shortage<'_> {
+        self.least.fetch_min(amount, Ordering::Relaxed);
+        self.wanted.fetch_add(amount, Ordering::Relaxed);
+        Shortage { slice: self, amount }
+    }
+
+    /// Whether somebody waits for what only the control plane can give.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.least.load(Ordering::Relaxed) != u64::MAX
+    }
+
+    /// Whether anything is leased here, the control plane's books may count on.
+    #[must_use]
+    pub fn has_lease(&self) -> bool {
+        let others = self.others();
+        let mut windows = self.current.load_full().into_iter().chain(others.next.iter().chain(&others.past).cloned());
+        windows.any(|window| has_lease(&window))
+    }
+
+    /// What is to be said and asked about this quota now. Gives back what is
+    /// idle. Empty when nothing has changed that matters.
+    pub fn claims(&self, now: i64, out: &mut Vec<Claim>) {
+        let mut others = self.others();
+        self.advance(&mut others, now);
+        // What is left of a window that is over serves nobody: told once, so that
+        // the books are clean early; the end of its hold time does the rest.
+        others.past.retain(|window| {
+            let before = window.returned();
+            window.give_back(u64::MAX);
+            if window.returned() > before {
+                out.push(self.claim(window, 0, 0));
+            }
+            has_lease(window)
+        });
+        let current = self.current.load_full();
+        let least = self.least.swap(u64::MAX, Ordering::Relaxed);
+        let short = least != u64::MAX;
+        let idle = now.saturating_sub(self.touched.load(Ordering::Relaxed)) > IDLE;
+        let stock = if idle { 0 } else { self.stock(&others.told, now) };
+        let Some(window) = current else {
+            if short {
+                let want = self.wanted.load(Ordering::Relaxed).max(least).saturating_add(stock);
+                out.push(self.cold(want, least));
+                others.told = Told { at: now, taken: self.taken.load(Ordering::Relaxed), returned: 0 };
+            }
+            return;
+        };
+        if idle {
+            window.give_back(u64::MAX);
+        }
+        let free = window.free();
+        let wanted = self.wanted.load(Ordering::Relaxed).max(if short { least } else { 0 });
+        let low = !idle && free < stock / 2;
+        let want = if short || low { wanted.saturating_add(stock).saturating_sub(free) } else { 0 };
+        let returned = window.returned() != others.told.returned;
+        let stale = has_lease(&window) && now.saturating_sub(others.told.at) > REFRESH;
+        if want > 0 || short || returned || stale {
+            let typical = self.typical.load(Ordering::Relaxed).max(1);
+            out.push(self.claim(&window, want, if short { least } else { typical }));
+            others.told = Told { at: now, taken: self.taken.load(Ordering::Relaxed), returned: window.returned() };
+        }
+        if !idle && others.next.is_none() && window.ends().saturating_sub(now) < AHEAD {
+            out.push(Claim { next: true, want: stock, least: 1, ..self.claim(&window, 0, 0) });
+        }
+    }
+
+    /// Lets `amount` through without a lease, as long as this outage has not let
+    /// through more than `most` by that.
+    #[must_use]
+    pub fn allow(&self, amount: u64, most: u64) -> bool {
+        let add = |before: u64| before.checked_add(amount).filter(|sum| *sum <= most);
+        self.allowed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    /// Takes the control plane's word about one window.
+    pub fn renew(&self, granted: &Granted, now: i64) {
+        self.gone.store(false, Ordering::Relaxed);
+        self.allowed.store(0, Ordering::Relaxed);
+        let mut others = self.others();
+        let window = self.place(&mut others, granted, now);
+        window.renew(granted.granted, granted.ends, granted.usable_until, granted.standing);
+        if granted.recall > 0 {
+            window.give_back(granted.recall);
+        }
+        drop(others);
+        self.tell();
+    }
+
+    /// The control plane knows no such quota.
+    pub fn forget(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+        self.current.store(None);
+        *self.others() = Others::default();
+        self.changed.notify_waiters();
+    }
+
+    /// The window an answer is about; an unknown one is made.
+    fn place(&self, others: &mut Others, granted: &Granted, now: i64) -> Arc<Window> {
+        self.advance(others, now);
+        let start = granted.window_start_micros;
+        let current = self.current.load_full();
+        let known = current.iter().chain(&others.next).chain(&others.past).find(|w| w.start_micros() == start);
+        if let Some(window) = known {
+            return window.clone();
+        }
+        let window = Arc::new(Window::new(start, granted.ends));
+        if current.is_some() && granted.next {
+            others.past.extend(others.next.replace(window.clone()));
+        } else if current.as_ref().is_some_and(|current| start < current.start_micros()) {
+            others.past.push(window.clone());
+        } else {
+            others.past.extend(current);
+            self.current.store(Some(window.clone()));
+        }
+        window
+    }
+
+    /// Moves on to the next window when the current one is over.
+    fn advance(&self, others: &mut Others, now: i64) {
+        let current = self.current.load_full();
+        if !current.as_ref().is_some_and(|window| window.is_over(now)) {
+            return;
+        }
+        others.past.extend(current);
+        others.told.returned = 0;
+        self.current.store(others.next.take());
+    }
+
+    fn stock(&self, told: &Told, now: i64) -> u64 {
+        let taken = self.taken.load(Ordering::Relaxed).saturating_sub(told.taken);
+        let millis = u64::try_from(now.saturating_sub(told.at) / 1000).unwrap_or(0).max(100);
+        let per_second = taken.saturating_mul(1000) / millis;
+        let typical = self.typical.load(Ordering::Relaxed);
+        per_second.saturating_mul(STOCK_SECONDS).max(typical.saturating_mul(STOCK_REQUESTS))
+    }
+
+    fn claim(&self, window: &Window, want: u64, least: u64) -> Claim {
+        Claim {
+            quota_id: self.id.clone(),
+            window_start_micros: window.start_micros(),
+            next: false,
+            granted: window.granted(),
+            returned: window.returned(),
+            used: window.used(),
+            held: window.held(),
+            want,
+            least,
+        }
+    }
+
+    fn cold(&self, want: u64, least: u64) -> Claim {
+        Claim {
+            quota_id: self.id.clone(),
+            window_start_micros: 0,
+            next: false,
+            granted: 0,
+            returned: 0,
+            used: 0,
+            held: 0,
+            want,
+            least,
+        }
+    }
+
+    fn tell(&self) {
+        if self.wanted.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_waiters();
+        }
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn has_lease(window: &Window) -> bool {
+    window.free() > 0 || window.held() > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+    const MINUTE: i64 = 60 * SECOND;
+
+    fn slice() -> Arc<Slice> {
+        Arc::new(Slice::new("quo_1".into()))
+    }
+
+    fn granted(start: i64, ends: i64, granted: u64) -> Granted {
+        let standing = Standing { limit: 1000, ..Standing::default() };
+        Granted { window_start_micros: start, ends, granted, usable_until: i64::MAX, standing, ..Granted::default() }
+    }
+
+    fn claims(slice: &Slice, now: i64) -> Vec<Claim> {
+        let mut out = Vec::new();
+        slice.claims(now, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_cold_quota_asks_for_what_waits_and_some_stock() {
+        let slice = slice();
+        assert!(claims(&slice, 0).is_empty() && slice.hold(100, 0).is_none());
+        let waits = slice.short(100);
+        let cold = claims(&slice, 0);
+        assert_eq!((cold[0].window_start_micros, cold[0].want, cold[0].least), (0, 500, 100));
+        assert!(claims(&slice, 0).is_empty(), "said once");
+        slice.renew(&granted(7, i64::MAX, 500), 0);
+        drop(waits);
+        let held = slice.hold(100, 0).expect("there is enough");
+        assert_eq!((held.quota_id(), held.window_start_micros(), held.amount()), ("quo_1", 7, 100));
+        held.settle(40);
+        let window = slice.window(0).expect("named");
+        assert_eq!((window.free(), window.used(), window.held()), (460, 40, 0));
+    }
+
+    #[test]
+    fn what_is_dropped_is_given_back() {
+        let slice = slice();
+        slice.renew(&granted(7, i64::MAX, 100), 0);
+        let mut held = slice.hold(60, 0).expect("fits");
+        assert!(held.extend(40, 0) && !held.extend(1, 0));
+        drop(held);
+        assert_eq!(slice.window(0).map(|w| (w.free(), w.used())), Some((100, 0)));
+    }
+
+    #[test]
+    fn a_window_that_is_over_makes_room_for_the_next_and_keeps_its_own() {
+        let slice = slice();
+        slice.renew(&granted(1, MINUTE, 1000), 0);
+        let late = slice.hold(10, MINUTE - 1).expect("fits");
+        let asked = claims(&slice, MINUTE - 1);
+        assert!(asked.iter().any(|claim| claim.next && claim.window_start_micros == 1), "{asked:?}");
+        slice.renew(&Granted { next: true, ..granted(2, 2 * MINUTE, 50) }, MINUTE - 1);
+        assert!(!claims(&slice, MINUTE - 1).iter().any(|claim| claim.next), "asked once");
+        let first = slice.hold(50, MINUTE).expect("of the next window");
+        assert_eq!((late.window_start_micros(), first.window_start_micros()), (1, 2));
+        let told = claims(&slice, MINUTE);
+        let past = told.iter().find(|claim| claim.window_start_micros == 1).expect("what is left goes back");
+        assert_eq!((past.returned, past.held), (990, 10));
+        late.settle(3);
+        assert!(slice.has_lease());
+        drop(first);
+    }
+
+    #[test]
+    fn an_idle_slice_goes_back() {
+        let slice = slice();
+        slice.renew(&granted(1, i64::MAX, 100), 0);
+        slice.hold(10, 0).expect("fits").settle(10);
+        assert!(slice.has_lease());
+        let told = claims(&slice, 2 * IDLE);
+        assert_eq!((told.len(), told[0].returned, told[0].used, told[0].want), (1, 90, 10, 0));
+        assert!(!slice.has_lease() && claims(&slice, 2 * IDLE).is_empty());
+    }
+
+    #[test]
+    fn what_others_are_short_of_goes_back_unless_held() {
+        let slice = slice();
+        slice.renew(&granted(1, i64::MAX, 100), 0);
+        let held = slice.hold(70, 0).expect("fits");
+        slice.renew(&Granted { recall: 50, ..granted(1, i64::MAX, 100) }, 0);
+        assert_eq!(slice.window(0).map(|w| (w.free(), w.returned(), w.held())), Some((0, 30, 70)));
+        drop(held);
+    }
+
+    #[test]
+    fn a_quota_that_is_gone_holds_nothing() {
+        let slice = slice();
+        slice.renew(&granted(1, i64::MAX, 100), 0);
+        slice.forget();
+        assert!(slice.is_gone() && !slice.has_lease() && slice.window(0).is_none());
+        slice.renew(&granted(1, i64::MAX, 100), 0);
+        assert!(!slice.is_gone());
+    }
+
+    #[test]
+    fn an_allowance_is_given_once_per_outage() {
+        let slice = slice();
+        assert!(slice.allow(60, 100) && !slice.allow(60, 100) && slice.allow(40, 100));
+        slice.renew(&granted(1, i64::MAX, 0), 0);
+        assert!(slice.allow(100, 100));
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_of_what_comes_back() {
+        let slice = slice();
+        slice.renew(&granted(1, i64::MAX, 100), 0);
+        let held = slice.hold(100, 0).expect("fits");
+        let short = slice.short(10);
+        let heard = short.changed();
+        drop(held);
+        heard.await;
+        assert!(slice.hold(10, 0).is_some());
+    }
+}

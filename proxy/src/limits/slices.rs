@@ -1,0 +1,169 @@
+//! All slices of this node, by quota.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::slice::{Claim, Granted, Slice};
+
+/// An outage is one from here on, in microseconds.
+const OUTAGE: i64 = 1_000_000;
+
+/// The slices, and word for who fetches more.
+#[derive(Debug, Default)]
+pub struct Slices {
+    map: Mutex<HashMap<Arc<str>, Arc<Slice>>>,
+    urgent: Notify,
+    /// Somebody waits for a quota of which this node has nothing yet.
+    cold: AtomicBool,
+    /// Since when calls to the control plane fail, by the boot clock; 0: the
+    /// last one did not.
+    failing_since: AtomicI64,
+}
+
+impl Slices {
+    /// The slice of a quota: the same one for as long as any snapshot names it
+    /// or anything of it is held. Asked only while a snapshot is compiled.
+    #[must_use]
+    pub fn of(&self, quota_id: &str) -> Arc<Slice> {
+        let mut map = self.map();
+        if let Some(known) = map.get(quota_id) {
+            return known.clone();
+        }
+        let id: Arc<str> = quota_id.into();
+        map.entry(id.clone()).or_insert_with(|| Arc::new(Slice::new(id))).clone()
+    }
+
+    /// Forgets quotas that no snapshot names and of which nothing is leased.
+    pub fn forget_unused(&self) {
+        self.map().retain(|_, slice| Arc::strong_count(slice) > 1 || slice.has_lease());
+    }
+
+    /// What is to be said of all of them, `most` claims at most; the rest is
+    /// said the next time.
+    #[must_use]
+    pub fn claims(&self, now: i64, most: usize) -> Vec<Claim> {
+        let slices: Vec<Arc<Slice>> = self.map().values().cloned().collect();
+        let mut out = Vec::new();
+        // Those that wait go first.
+        let (short, calm): (Vec<_>, Vec<_>) = slices.into_iter().partition(|slice| slice.is_short());
+        for slice in short.into_iter().chain(calm) {
+            if out.len() >= most {
+                break;
+            }
+            slice.claims(now, &mut out);
+        }
+        out
+    }
+
+    /// Whether anything is leased: then the control plane is asked even when
+    /// there is nothing to say, because others may be short.
+    #[must_use]
+    pub fn any_lease(&self) -> bool {
+        self.map().values().any(|slice| slice.has_lease())
+    }
+
+    /// The control plane's word about one quota.
+    pub fn renew(&self, quota_id: &str, granted: &Granted, now: i64) {
+        let slice = self.map().get(quota_id).cloned();
+        if let Some(slice) = slice {
+            slice.renew(granted, now);
+        }
+    }
+
+    /// The control plane knows no such quota.
+    pub fn forget(&self, quota_id: &str) {
+        let slice = self.map().get(quota_id).cloned();
+        if let Some(slice) = slice {
+            slice.forget();
+        }
+    }
+
+    /// Asks for a call to the control plane soon; `cold`: this node has nothing
+    /// yet of what is wanted.
+    pub fn wake(&self, cold: bool) {
+        if cold {
+            self.cold.store(true, Ordering::Relaxed);
+        }
+        self.urgent.notify_one();
+    }
+
+    /// Completes when somebody asked for a call; says whether for something cold.
+    pub async fn woken(&self) -> bool {
+        self.urgent.notified().await;
+        self.cold.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes how a call to the control plane ended.
+    pub fn called(&self, answered: bool, now: i64) {
+        if answered {
+            self.failing_since.store(0, Ordering::Relaxed);
+        } else {
+            let _ = self.failing_since.compare_exchange(0, now.max(1), Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the control plane has been away for a while.
+    #[must_use]
+    pub fn is_outage(&self, now: i64) -> bool {
+        let since = self.failing_since.load(Ordering::Relaxed);
+        since != 0 && now.saturating_sub(since) >= OUTAGE
+    }
+
+    /// What is left in all windows that are now, for the gauge.
+    #[must_use]
+    pub fn remaining(&self, now: i64) -> u64 {
+        let slices: Vec<Arc<Slice>> = self.map().values().cloned().collect();
+        slices.iter().filter_map(|slice| slice.window(now)).fold(0, |sum, window| sum.saturating_add(window.free()))
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Slice>>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_is_found_again_until_nobody_names_it() {
+        let slices = Slices::default();
+        let first = slices.of("quo_1");
+        assert!(Arc::ptr_eq(&first, &slices.of("quo_1")));
+        slices.renew("quo_1", &Granted { granted: 5, ends: i64::MAX, usable_until: 9, ..Granted::default() }, 0);
+        assert!(slices.any_lease() && slices.remaining(0) == 5);
+        drop(first);
+        slices.forget_unused();
+        assert_eq!(slices.map().len(), 1, "what is leased is given back first");
+        slices.forget("quo_1");
+        slices.forget_unused();
+        assert!(slices.map().is_empty() && !slices.any_lease());
+    }
+
+    #[test]
+    fn an_outage_begins_with_the_first_failure_and_ends_with_an_answer() {
+        let slices = Slices::default();
+        assert!(!slices.is_outage(i64::MAX));
+        slices.called(false, 10);
+        slices.called(false, OUTAGE);
+        assert!(!slices.is_outage(OUTAGE) && slices.is_outage(OUTAGE + 10));
+        slices.called(true, OUTAGE + 20);
+        assert!(!slices.is_outage(i64::MAX));
+    }
+
+    #[test]
+    fn who_waits_is_named_first_and_no_call_grows_without_limit() {
+        let slices = Slices::default();
+        let all: Vec<_> = (0..100).map(|n| slices.of(&format!("quo_{n}"))).collect();
+        for slice in &all {
+            slices.renew(slice.id(), &Granted { granted: 5, ends: i64::MAX, usable_until: 9, ..Granted::default() }, 0);
+        }
+        let waits = all[77].short(10);
+        let claims = slices.claims(1 << 40, 10);
+        assert_eq!((claims.len(), &*claims[0].quota_id), (10, "quo_77"));
+        drop(waits);
+    }
+}
