@@ -10,6 +10,7 @@ pub mod architecture;
 pub mod compose;
 pub mod config;
 pub mod engine;
+pub mod flood;
 pub mod http;
 pub mod mock;
 pub mod own_network;

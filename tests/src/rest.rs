@@ -43,6 +43,16 @@ impl Rest {
         success("POST", path, &self.call(Request::post(path, body)))
     }
 
+    /// The JSON of a successful PUT.
+    ///
+    /// # Panics
+    /// It was none.
+    pub fn put(&self, path: &str, body: &Value) -> Value {
+        let mut request = Request::post(path, body);
+        request.method = "PUT".to_owned();
+        success("PUT", path, &self.call(request))
+    }
+
     /// The JSON of a successful PATCH.
     ///
     /// # Panics

@@ -211,7 +211,15 @@ impl Stack {
     /// # Panics
     /// It does not.
     pub fn wait_node_ready(&self) {
-        let admin = self.node.address("admin");
+        self.wait_ready(&self.node);
+    }
+
+    /// Waits until a node says it is ready.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn wait_ready(&self, node: &Service) {
+        let admin = node.address("admin");
         until("the node's /readyz", START_LIMIT, || {
             let ready = crate::http::try_call(admin, &Request::new("GET", "/readyz")).ok()?;
             (ready.status() == 200).then_some(())

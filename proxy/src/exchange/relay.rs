@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use clawgate_shared::dialect::Protocol;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
@@ -15,12 +16,35 @@ use super::settle::{Outcome, Settlement};
 use super::watch::{self, Watch};
 use crate::upstream::{Answer, Failure, for_bot};
 use crate::wire::error::stream_error;
-use crate::wire::{Meter, UsageStripper};
+use crate::wire::{Meter, Report, TextSize, UsageStripper};
 
 /// Longest drain of an answer whose client has gone.
 pub(super) const DRAIN_FOR: Duration = Duration::from_secs(120);
 /// Most bytes of such a drain.
 const DRAIN_BYTES: usize = 64 << 20;
+
+/// Takes over what the meter found. What a vendor did not say of an answer that
+/// it gave, or could not say because the answer broke off, is estimated from the
+/// text; what it said stays, a zero too.
+fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: Meter, whole: bool) -> Report {
+    let mut report = meter.finish();
+    let usage = &mut report.usage;
+    let silent = !usage.has_counts();
+    let nothing = report.text.tokens() == 0 && report.error.is_some();
+    let read = prepared.resolved.route.protocol != Protocol::Opaque;
+    if read && settlement.owed && !nothing && (silent || !(whole || report.terminal)) {
+        let counted = usage.output.unwrap_or(0);
+        let output = counted.max(report.text.tokens());
+        if silent || output > counted {
+            usage.input.get_or_insert_with(|| TextSize::of_request(&prepared.body).tokens());
+            usage.output = Some(output);
+            usage.total = None;
+            settlement.estimated = true;
+        }
+    }
+    settlement.usage = std::mem::take(&mut report.usage);
+    report
+}
 
 /// What happened next on either side.
 enum Event {
@@ -39,7 +63,7 @@ pub async fn without_client(
     let status = chosen.answer.status;
     settlement.facts.status = status.as_u16();
     settlement.owed |= !status.is_client_error() && !status.is_server_error();
-    end_without_client(settlement, chosen.answer, meter).await
+    end_without_client(settlement, prepared, chosen.answer, meter).await
 }
 
 /// Relays the answer; see the module.
@@ -66,7 +90,7 @@ pub async fn relay<D: Downstream>(
     for_bot(&mut headers);
     settlement.facts.stamp(&mut headers);
     if down.write_head(status, headers, length).await.is_err() {
-        return Ok(end_without_client(settlement, answer, meter).await);
+        return Ok(end_without_client(settlement, prepared, answer, meter).await);
     }
     loop {
         let before = settlement.facts.elapsed_micros();
@@ -81,31 +105,31 @@ pub async fn relay<D: Downstream>(
                     services.client.release(answer).await;
                     let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
                     meter.push(&chunk);
-                    return Ok(complete(settlement, sent, meter, stripper, down).await);
+                    return Ok(complete(settlement, prepared, sent, meter, stripper, down).await);
                 }
                 let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
                 meter.push(&chunk);
                 if sent.is_err() {
-                    return Ok(end_without_client(settlement, answer, meter).await);
+                    return Ok(end_without_client(settlement, prepared, answer, meter).await);
                 }
             }
             Event::Chunk(Ok(None)) => {
                 services.client.release(answer).await;
-                return Ok(complete(settlement, Ok(()), meter, stripper, down).await);
+                return Ok(complete(settlement, prepared, Ok(()), meter, stripper, down).await);
             }
             Event::Chunk(Err(failure)) => {
                 services.metrics.upstream_failed(&settlement.facts.vendor, failure.kind.label());
                 let refusal = upstream_refusal(&settlement.facts.vendor, failure);
-                settlement.usage = meter.finish().usage;
+                let _ = take_report(settlement, prepared, meter, false);
                 break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
                 return Ok((Outcome::Interrupted, Some(refusal)));
             }
             Event::ClientGone => {
-                return Ok(end_without_client(settlement, answer, meter).await);
+                return Ok(end_without_client(settlement, prepared, answer, meter).await);
             }
             Event::Revoked => {
                 let refusal = watch::refusal();
-                settlement.usage = meter.finish().usage;
+                let _ = take_report(settlement, prepared, meter, false);
                 break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
                 return Ok((Outcome::Interrupted, Some(refusal)));
             }
@@ -141,6 +165,7 @@ async fn forward<D: Downstream>(down: &mut D, stripper: Option<&mut UsageStrippe
 /// The vendor's answer ended properly.
 async fn complete<D: Downstream>(
     settlement: &mut Settlement<'_>,
+    prepared: &Prepared<'_>,
     mut sent: Result<(), Gone>,
     meter: Meter,
     stripper: Option<UsageStripper>,
@@ -158,8 +183,7 @@ async fn complete<D: Downstream>(
     if sent.is_ok() {
         sent = down.finish().await;
     }
-    let report = meter.finish();
-    settlement.usage = report.usage;
+    let report = take_report(settlement, prepared, meter, true);
     let failed = settlement.facts.status >= 400 || report.error.is_some();
     let outcome = match (sent, failed) {
         (Err(Gone), _) => Outcome::ClientDisconnect,
@@ -173,6 +197,7 @@ async fn complete<D: Downstream>(
 /// its usage is known, as the bot's policy says.
 async fn end_without_client(
     settlement: &mut Settlement<'_>,
+    prepared: &Prepared<'_>,
     mut answer: Answer,
     mut meter: Meter,
 ) -> (Outcome, Option<Refusal>) {
@@ -197,7 +222,7 @@ async fn end_without_client(
             settlement.services().client.release(answer).await;
         }
     }
-    settlement.usage = meter.finish().usage;
+    let _ = take_report(settlement, prepared, meter, false);
     (Outcome::ClientDisconnect, None)
 }
 

@@ -64,8 +64,10 @@ pub struct Settlement<'a> {
     services: &'a Services,
     /// What is known so far.
     pub facts: Facts,
-    /// What the vendor reported so far.
+    /// What the vendor reported, or else an estimate.
     pub usage: Usage,
+    /// Some of it is an estimate.
+    pub estimated: bool,
     /// The client has hung up: nothing is sent to it any more.
     pub client_gone: bool,
     /// A vendor may bill something that it has not reported.
@@ -88,6 +90,7 @@ impl<'a> Settlement<'a> {
             services,
             facts,
             usage: Usage::default(),
+            estimated: false,
             client_gone: false,
             owed: false,
             permit: Permit::default(),
@@ -182,7 +185,11 @@ impl<'a> Settlement<'a> {
             Some(_) => self.permit.charges(spent).chain(self.key_permit.charges(spent)).map(charge).collect(),
             None => Charges::default(),
         };
-        let source = if usage.has_counts() { UsageSource::Upstream } else { UsageSource::None };
+        let source = match (usage.has_counts(), self.estimated) {
+            (true, false) => UsageSource::Upstream,
+            (true, true) => UsageSource::Estimated,
+            (false, _) => UsageSource::None,
+        };
         let attempts = self.facts.attempts();
         let record = SettleRecord {
             open: self.facts.open_record(&charges),

@@ -278,7 +278,10 @@ impl Slice {
             }
             return;
         };
-        if idle {
+        // What is idle goes back, and what is too little for those who wait when
+        // no more will come: together with others' rests it may be enough.
+        let useless = short && window.free() < least && window.standing().remaining() < least;
+        if idle || useless {
             window.give_back(u64::MAX);
         }
         let free = window.free();

@@ -20,4 +20,4 @@ pub use input::{Input, input};
 pub use peek::{Peek, PeekError, peek};
 pub use splice::Splice;
 pub use strip::UsageStripper;
-pub use usage::{Meter, Report};
+pub use usage::{Meter, Report, TextSize};

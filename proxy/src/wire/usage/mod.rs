@@ -3,7 +3,8 @@
 //! Invariant: what a [`Meter`] reports does not depend on how the bytes were
 //! cut, and the last report of a vendor wins: counts are never added up, a
 //! later null never erases one. An answer without usage gives none.
-//! Deliberately absent: estimates and prices; and anything about a vendor but
+//! Beside counts it measures text, which is no count.
+//! Deliberately absent: prices; and anything about a vendor but
 //! the few arithmetic quirks that its numbers cannot tell.
 
 mod anthropic;
@@ -13,6 +14,7 @@ mod gemini;
 mod openai;
 mod outcome;
 mod spot;
+mod text;
 
 use clawgate_shared::dialect::Protocol;
 use clawgate_shared::usage::Usage;
@@ -25,6 +27,7 @@ use openai::OpenAi;
 use outcome::Outcome;
 
 pub(super) use spot::{mentions, reports};
+pub use text::TextSize;
 
 /// Events looked into for a model name before giving up on the vendor.
 const MODEL_TRIES: u8 = 16;
@@ -52,6 +55,9 @@ pub struct Report {
     /// The vendor's error code when the answer is or holds an error, whatever
     /// its status: at most 64 of `[A-Za-z0-9_.-]`, never the vendor's text.
     pub error: Option<String>,
+    /// The size of what was generated, as far as it came; not measured when the
+    /// vendor reported counts in a body that is no stream.
+    pub text: TextSize,
 }
 
 /// Counts one answer. Feed it every byte the vendor sent, in order.
@@ -128,7 +134,11 @@ impl Meter {
             Reader::Gemini(reader) => reader.usage(),
         };
         usage.model = self.outcome.model;
-        Report { usage, terminal: self.outcome.terminal, error: self.outcome.error }
+        let mut text = self.outcome.text;
+        if let (Source::Json(collector), false) = (&self.source, usage.has_counts()) {
+            text.answer(collector.head());
+        }
+        Report { usage, terminal: self.outcome.terminal, error: self.outcome.error, text }
     }
 
     /// What the answer's first bytes tell.
@@ -196,6 +206,10 @@ impl Reader {
         if spot::end_marker(event) {
             outcome.terminal = true;
             return;
+        }
+        // What ends a part says again what its pieces said.
+        if event.name.is_empty() || event.name.ends_with(b"delta") {
+            outcome.text.answer(event.data);
         }
         let search = outcome.model.is_none() && *tries < MODEL_TRIES;
         *tries += u8::from(search);

@@ -1,5 +1,6 @@
 //! What an answer says besides its counts.
 
+use super::text::TextSize;
 use super::super::json::{Scanner, Step};
 
 /// Longest error code that is kept.
@@ -11,6 +12,7 @@ pub(super) struct Outcome {
     pub(super) model: Option<String>,
     pub(super) terminal: bool,
     pub(super) error: Option<String>,
+    pub(super) text: TextSize,
 }
 
 impl Outcome {

@@ -1,0 +1,168 @@
+//! How much text there is in a piece of JSON, for when nobody reports tokens.
+//!
+//! A few bytes of text are a token, how many depends on the script. The sizes
+//! are those of the newest public vocabulary (`o200k_base`): English and code
+//! have some four letters to a token, Cyrillic and Greek some two and a half,
+//! Chinese, Japanese and Korean a little more than one.
+
+use memchr::memchr2;
+
+/// Text by what it costs, in hundredths of a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextSize(u64);
+
+const ASCII: u64 = 24;
+const TWO_BYTES: u64 = 40;
+const THREE_BYTES: u64 = 75;
+const FOUR_BYTES: u64 = 150;
+
+/// A part of JSON around text: a role, a brace, a name.
+const AROUND: u64 = 300;
+/// What a picture in a request usually costs.
+const PICTURE: u64 = 80_000;
+/// Longer strings without a blank in them are no text but something encoded.
+const ENCODED: usize = 512;
+
+/// Members of an answer whose strings were generated.
+const GENERATED: [&[u8]; 12] = [
+    b"content",
+    b"text",
+    b"delta",
+    b"partial_json",
+    b"arguments",
+    b"thinking",
+    b"reasoning",
+    b"reasoning_content",
+    b"refusal",
+    b"transcript",
+    b"input",
+    b"code",
+];
+
+impl TextSize {
+    /// Adds what one value of an answer says; names, ids and the like are not
+    /// counted.
+    pub(super) fn answer(&mut self, json: &[u8]) {
+        let mut counts = false;
+        strings(json, |text, is_name| {
+            if is_name {
+                counts = GENERATED.contains(&text);
+            } else if counts {
+                self.text(text);
+            }
+        });
+    }
+
+    /// The size of a whole request: everything in it is shown to the model in one
+    /// form or another, but pictures are not shown as letters.
+    #[must_use]
+    pub fn of_request(json: &[u8]) -> Self {
+        let mut size = Self::default();
+        strings(json, |text, is_name| {
+            if text.len() > ENCODED && !text.iter().take(ENCODED).any(|byte| *byte == b' ' || *byte == b'\\') {
+                size.0 = size.0.saturating_add(PICTURE);
+            } else if is_name {
+                size.0 = size.0.saturating_add(AROUND / 3);
+            } else {
+                size.text(text);
+            }
+        });
+        Self(size.0.saturating_add(AROUND))
+    }
+
+    /// In tokens, rounded up.
+    #[must_use]
+    pub const fn tokens(self) -> u64 {
+        self.0.div_ceil(100)
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        let mut at = 0;
+        while let Some(&byte) = text.get(at) {
+            let (length, size) = match byte {
+                b'\\' if text.get(at + 1) == Some(&b'u') => (6, THREE_BYTES),
+                b'\\' => (2, ASCII),
+                0..0x80 => (1, ASCII),
+                0x80..0xe0 => (2, TWO_BYTES),
+                0xe0..0xf0 => (3, THREE_BYTES),
+                0xf0.. => (4, FOUR_BYTES),
+            };
+            at += length;
+            self.0 = self.0.saturating_add(size);
+        }
+    }
+}
+
+/// Gives every string of a JSON text in order, without its quotes and as it
+/// stands there, and whether it is a member's name. What is no JSON gives what
+/// looks like strings.
+fn strings(json: &[u8], mut found: impl FnMut(&[u8], bool)) {
+    let mut at = 0;
+    while let Some(open) = json.get(at..).and_then(|rest| memchr::memchr(b'"', rest)) {
+        let start = at + open + 1;
+        let mut end = start;
+        loop {
+            match json.get(end..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+                Some(next) if json.get(end + next) == Some(&b'\\') => end += next + 2,
+                Some(next) => {
+                    end += next;
+                    break;
+                }
+                None => {
+                    // Broken off: what is there counts.
+                    return found(json.get(start..).unwrap_or_default(), false);
+                }
+            }
+        }
+        let after = json.get(end + 1..).unwrap_or_default();
+        let is_name = after.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':');
+        found(json.get(start..end).unwrap_or_default(), is_name);
+        at = end + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn generated_text_counts_and_nothing_else() {
+        for (json, tokens) in [
+            (r#"{"id":"chatcmpl-123","choices":[{"delta":{"content":"four"}}],"object":"chat.completion.chunk"}"#, 1),
+            (r#"{"choices":[{"delta":{"role":"assistant","content":"x"},"finish_reason":"stop"}]}"#, 1),
+            (r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Hello there, you"}}"#, 4),
+            (r#"{"candidates":[{"content":{"parts":[{"text":"你好世界"}],"role":"model"}}]}"#, 3),
+            (r#"{"type":"response.output_text.delta","delta":"a\nb\u4f60"}"#, 2),
+            (r#"{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{\"a\":1}"}}]}}]}"#, 2),
+            (r#"{"choices":[],"usage":null}"#, 0),
+            (r#"{"choices":[{"delta":{"content":"broken off in the mid"#, 6),
+        ] {
+            let mut size = TextSize::default();
+            size.answer(json.as_bytes());
+            assert_eq!(size.tokens(), tokens, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_request_counts_whole_and_a_picture_as_a_picture() {
+        let request = |content: &str| format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{content}"}}]}}"#);
+        let size = |content: &str| TextSize::of_request(request(content).as_bytes()).tokens();
+        let words = "The quick brown fox jumps over the lazy dog. ";
+        let (short, long) = (size(""), size(&words.repeat(100)));
+        // 1001 tokens by the vocabulary's own count.
+        assert!((900..1101).contains(&(long - short)), "{}", long - short);
+        assert!(size(&"A".repeat(100_000)) < 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_a_size(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut size = TextSize::default();
+            size.answer(&bytes);
+            prop_assert!(size.tokens() <= 3 + bytes.len() as u64 * 2);
+            let _ = TextSize::of_request(&bytes);
+        }
+    }
+}
