@@ -8,6 +8,7 @@ use sqlx::any::AnyRow;
 use super::error::StoreError;
 use super::fetch::{self, Statement};
 use super::page::{Page, Paged};
+use super::quotas;
 use super::row::{RowExt as _, to_int, to_json};
 use super::types::{
     Adapter, BotIncludeUsage, BotPermission, BotStatus, DesiredState, KeyStrategy, OnDisconnect, QuotaSpec, Resources,
@@ -17,7 +18,7 @@ macro_rules! columns {
     () => {
         "id, tenant_id, project_id, hostname, name, owner, labels, tags, allowed_vendors, allowed_models, \
          model_aliases, fallbacks, key_strategy, on_disconnect, default_max_tokens, include_usage, permissions, \
-         quotas, requests_per_minute, tokens_per_minute, max_concurrency, adapter, image, resources, template, \
+         requests_per_minute, tokens_per_minute, max_concurrency, adapter, image, resources, template, \
          desired_state, status, status_reason, status_since, enabled, suspended, updated_at, version, created_at"
     };
 }
@@ -26,15 +27,14 @@ const INSERT: &str = concat!(
     "INSERT INTO bots (",
     columns!(),
     ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-     $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)"
+     $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)"
 );
 const UPDATE: &str = "UPDATE bots SET tenant_id = $2, project_id = $3, hostname = $4, name = $5, owner = $6, \
     labels = $7, tags = $8, allowed_vendors = $9, allowed_models = $10, model_aliases = $11, fallbacks = $12, \
     key_strategy = $13, on_disconnect = $14, default_max_tokens = $15, include_usage = $16, permissions = $17, \
-    quotas = $18, requests_per_minute = $19, tokens_per_minute = $20, max_concurrency = $21, adapter = $22, \
-    image = $23, resources = $24, template = $25, desired_state = $26, status = $27, status_reason = $28, \
-    status_since = $29, enabled = $30, suspended = $31, updated_at = $32, version = version + 1 \
-    WHERE id = $1 AND version = $33";
+    requests_per_minute = $18, tokens_per_minute = $19, max_concurrency = $20, adapter = $21, image = $22, \
+    resources = $23, template = $24, desired_state = $25, status = $26, status_reason = $27, status_since = $28, \
+    enabled = $29, suspended = $30, updated_at = $31, version = version + 1 WHERE id = $1 AND version = $32";
 const DELETE: &str = "DELETE FROM bots WHERE id = $1";
 const SELECT: &str = concat!("SELECT ", columns!(), " FROM bots WHERE tenant_id = $1 AND hostname = $2");
 const SELECT_ALL: &str = concat!("SELECT ", columns!(), " FROM bots ORDER BY id");
@@ -97,7 +97,8 @@ pub struct BotRow {
     pub include_usage: BotIncludeUsage,
     /// Beyond inference.
     pub permissions: Vec<BotPermission>,
-    /// As configured.
+    /// As configured; kept in a table of their own, which this module only
+    /// reads, and not for [`all`].
     pub quotas: Vec<QuotaSpec>,
     /// Rates.
     pub limits: Limits,
@@ -151,7 +152,7 @@ fn read(row: &AnyRow) -> Result<BotRow, StoreError> {
         default_max_tokens: row.opt_uint("default_max_tokens")?,
         include_usage: BotIncludeUsage::from_column("include_usage", &row.text("include_usage")?)?,
         permissions: row.json("permissions")?,
-        quotas: row.json("quotas")?,
+        quotas: Vec::new(),
         limits: Limits {
             requests_per_minute: row.opt_uint("requests_per_minute")?,
             tokens_per_minute: row.opt_uint("tokens_per_minute")?,
@@ -173,7 +174,7 @@ fn read(row: &AnyRow) -> Result<BotRow, StoreError> {
     })
 }
 
-/// `$1` to `$32`: the same for insert and update.
+/// `$1` to `$31`: the same for insert and update.
 fn bind_fields<'q>(sql: &'static str, row: &BotRow) -> Result<Statement<'q>, StoreError> {
     Ok(sqlx::query(sql)
         .bind(row.id.clone())
@@ -193,7 +194,6 @@ fn bind_fields<'q>(sql: &'static str, row: &BotRow) -> Result<Statement<'q>, Sto
         .bind(row.default_max_tokens.map(to_int))
         .bind(row.include_usage.as_str())
         .bind(to_json(&row.permissions)?)
-        .bind(to_json(&row.quotas)?)
         .bind(row.limits.requests_per_minute.map(to_int))
         .bind(row.limits.tokens_per_minute.map(to_int))
         .bind(row.limits.max_concurrency.map(to_int))
@@ -240,7 +240,19 @@ pub async fn delete(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreErr
 /// # Errors
 /// As the statement.
 pub async fn get(conn: &mut AnyConnection, tenant_id: &str, hostname: &str) -> Result<Option<BotRow>, StoreError> {
-    fetch::one(conn, sqlx::query(SELECT).bind(tenant_id).bind(hostname), read).await
+    let found = fetch::one(conn, sqlx::query(SELECT).bind(tenant_id).bind(hostname), read).await?;
+    let mut rows: Vec<BotRow> = found.into_iter().collect();
+    with_quotas(conn, &mut rows).await?;
+    Ok(rows.pop())
+}
+
+async fn with_quotas(conn: &mut AnyConnection, rows: &mut [BotRow]) -> Result<(), StoreError> {
+    let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let mut found = quotas::of_bots(conn, &ids).await?;
+    for row in rows {
+        row.quotas = found.remove(&row.id).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Every bot of every tenant, by id.
@@ -273,7 +285,9 @@ pub async fn list(
     let (project, owner) = (filter.project_id.unwrap_or_default(), filter.owner.unwrap_or_default());
     let counted = sqlx::query(COUNT).bind(tenant_id).bind(project).bind(owner);
     let rows = sqlx::query(SELECT_PAGE).bind(tenant_id).bind(project).bind(owner);
-    fetch::page(conn, page, counted, rows, read, |row| &row.id).await
+    let mut paged = fetch::page(conn, page, counted, rows, read, |row| &row.id).await?;
+    with_quotas(conn, &mut paged.rows).await?;
+    Ok(paged)
 }
 
 /// How many bots of a tenant share a status and its two switches.

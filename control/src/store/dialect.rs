@@ -51,3 +51,13 @@ pub(super) const fn migration_lock(engine: Engine) -> Option<&'static str> {
         Engine::Postgres => Some("SELECT CAST(pg_advisory_xact_lock(7091442001) AS TEXT)"),
     }
 }
+
+/// Reads a setting that must not change until the transaction ends. SQLite's
+/// write lock does it there.
+pub(super) const fn hold_setting(sqlite: bool) -> &'static str {
+    if sqlite {
+        "SELECT value FROM settings WHERE name = $1"
+    } else {
+        "SELECT value FROM settings WHERE name = $1 FOR SHARE"
+    }
+}

@@ -33,6 +33,12 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0002_prices.sql"),
         postgres: include_str!("../../../migrations/postgres/0002_prices.sql"),
     },
+    Migration {
+        version: 3,
+        name: "quotas",
+        sqlite: include_str!("../../../migrations/sqlite/0003_quotas.sql"),
+        postgres: include_str!("../../../migrations/postgres/0003_quotas.sql"),
+    },
 ];
 
 const CREATE_LEDGER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, \

@@ -148,6 +148,20 @@ text_enum!(
 );
 
 text_enum!(
+    /// What a quota limits.
+    QuotaScope {
+        /// One bot.
+        Bot => "bot",
+        /// The bots of a project.
+        Project => "project",
+        /// The bots of a tenant.
+        Tenant => "tenant",
+        /// What is sent with one provider key.
+        ProviderKey => "provider_key",
+    }
+);
+
+text_enum!(
     /// What a quota counts.
     QuotaMetric {
         /// Input and output tokens.
@@ -244,6 +258,17 @@ pub struct QuotaSpec {
     pub on_exceed: QuotaOnExceed,
     /// Without the control plane.
     pub on_outage: QuotaOnOutage,
+}
+
+/// An amount of one quota in one window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// `quo_…`
+    pub quota_id: String,
+    /// Unix microseconds.
+    pub window_start: i64,
+    /// Units of the quota's metric.
+    pub amount: i64,
 }
 
 /// What a bot's container may use.

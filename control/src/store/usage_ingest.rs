@@ -12,7 +12,8 @@ use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe};
 
 use super::error::StoreError;
-use super::row::RowExt as _;
+use super::row::{RowExt as _, to_json};
+use super::types::Charge;
 
 /// Rows of the largest statement; 2^[`CHUNK_BITS`].
 const MAX_CHUNK: usize = 1 << CHUNK_BITS;
@@ -75,6 +76,9 @@ pub struct OpenRow {
     pub agent_id: String,
     /// As the client reported.
     pub session_id: String,
+    /// What it holds of quotas, charged if its end is never seen; in an event
+    /// nothing.
+    pub reserved: Vec<Charge>,
 }
 
 /// One exchange, ended.
@@ -118,6 +122,8 @@ pub struct EventRow {
     pub price_ref: String,
     /// Nobody saw its end.
     pub indeterminate: bool,
+    /// What it uses up of the quotas it was admitted under; not stored here.
+    pub charges: Vec<Charge>,
 }
 
 const CREATE_CURSOR: &str = "INSERT INTO ingest_cursors \
@@ -131,7 +137,7 @@ const MOVE_CURSOR: &str = "UPDATE ingest_cursors SET next_position = $4, ended =
 const NEWEST_EPOCH: &str =
     "SELECT CAST(MAX(epoch) AS BIGINT) AS epoch FROM ingest_cursors WHERE node_id = $1 AND instance_id = $2";
 const SELECT_OPENS: &str = "SELECT exchange_id, position, created_at, tenant_id, project_id, bot_id, vendor, model, \
-    endpoint, client_request_id, provider_key_id, stream, reserved_tokens, config_version, agent_id, session_id \
+    endpoint, client_request_id, provider_key_id, stream, reserved_tokens, config_version, agent_id, session_id, reserved \
     FROM usage_open WHERE node_id = $1 AND epoch = $2 AND shard = $3 ORDER BY position LIMIT $4";
 const SELECT_PLACE: &str = "SELECT node_id, epoch, shard, position FROM usage_events WHERE exchange_id = $1";
 const DELETE_OLD_OPENS: &str = "DELETE FROM usage_open WHERE created_at < $1 \
@@ -141,8 +147,8 @@ static INSERT_OPENS: LazyLock<Statements> = LazyLock::new(|| {
     Statements::new(
         "INSERT INTO usage_open (node_id, epoch, shard, exchange_id, position, created_at, tenant_id, project_id, \
          bot_id, vendor, model, endpoint, client_request_id, provider_key_id, stream, reserved_tokens, \
-         config_version, agent_id, session_id) VALUES ",
-        19,
+         config_version, agent_id, session_id, reserved) VALUES ",
+        20,
         " ON CONFLICT (exchange_id) DO NOTHING",
     )
 });
@@ -289,7 +295,10 @@ pub async fn newest_epoch(
 /// See [`lock_cursor`].
 pub async fn insert_opens(conn: &mut AnyConnection, shard: Shard<'_>, rows: &[OpenRow]) -> Result<(), StoreError> {
     for (sql, run) in INSERT_OPENS.runs(conn, rows) {
-        let bound = run.iter().fold(query(sql), |query, row| bind_open(query, shard, row));
+        let mut bound = query(sql);
+        for row in run {
+            bound = bind_open(bound, shard, row).bind(to_json(&row.reserved)?);
+        }
         bound.execute(&mut *conn).await?;
     }
     Ok(())
@@ -361,6 +370,7 @@ pub async fn lone_opens(conn: &mut AnyConnection, shard: Shard<'_>, limit: i64) 
                 config_version: row.text("config_version")?,
                 agent_id: row.text("agent_id")?,
                 session_id: row.text("session_id")?,
+                reserved: row.json("reserved")?,
             })
         })
         .collect()
