@@ -14,6 +14,7 @@ pub mod http;
 pub mod ingest;
 pub mod jobs;
 pub mod prices;
+pub mod quota;
 pub mod snapshot;
 pub mod store;
 pub mod vault;

@@ -17,6 +17,7 @@ pub mod nodes;
 pub mod prices;
 pub mod projects;
 pub mod provider_keys;
+pub mod quotas;
 pub mod roles;
 mod rules;
 pub mod tenants;

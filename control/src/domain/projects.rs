@@ -6,9 +6,10 @@ use serde_json::json;
 use super::change::{Change, Target, check_version, check_written};
 use super::error::conflict;
 use super::rules::Errors;
-use super::{Caller, Domain, DomainError, Done, Permission};
+use super::{Caller, Domain, DomainError, Done, Permission, quotas};
 use crate::store::projects::{self, ProjectRow};
 use crate::store::tombstones::{self, Tombstone};
+use crate::store::types::QuotaScope;
 use crate::store::{StoreError, tenants};
 
 const MAX_SLUG: usize = 40;
@@ -112,6 +113,7 @@ pub async fn delete(
         StoreError::Reference => DomainError::StillInUse { what: "project" },
         other => other.into(),
     })?;
+    quotas::forget(&mut change, QuotaScope::Project, &row.id).await?;
     let stone = Tombstone { id: &row.id, kind: "project", tenant_id, name: &row.slug };
     tombstones::insert(&mut change, stone, clock::now_micros()).await?;
     change.audit(caller, "project.delete", target(&row), json!({"slug": row.slug})).await?;

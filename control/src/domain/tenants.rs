@@ -6,7 +6,7 @@ use serde_json::json;
 use super::change::{Change, Target, check_version, check_written};
 use super::error::conflict;
 use super::rules::Errors;
-use super::{Caller, Domain, DomainError, Done, Permission, Principal, Role};
+use super::{Caller, Domain, DomainError, Done, Permission, Principal, Role, quotas};
 use crate::store::tenants::{self, TenantRow};
 use crate::store::tombstones::{self, Tombstone};
 use crate::store::types::TenantState;
@@ -128,6 +128,9 @@ pub async fn update(
     row.updated_at = clock::now_micros();
     check_written(tenants::update(&mut change, &row).await.map_err(conflict)?)?;
     row.version += 1;
+    if row.time_zone != before.time_zone {
+        quotas::changed(&mut change).await?;
+    }
     let detail = json!({
         "slug": row.slug, "name": row.name, "time_zone": row.time_zone, "state": row.state.as_str(),
         "before": {"slug": before.slug, "time_zone": before.time_zone, "state": before.state.as_str()},
@@ -161,6 +164,8 @@ pub async fn delete(
         StoreError::Reference => DomainError::StillInUse { what: "tenant" },
         other => other.into(),
     })?;
+    // Its quotas went with it.
+    quotas::changed(&mut change).await?;
     let stone = Tombstone { id: &row.id, kind: "tenant", tenant_id: &row.id, name: &row.slug };
     tombstones::insert(&mut change, stone, clock::now_micros()).await?;
     change.audit(caller, "tenant.delete", target(&row), json!({"slug": row.slug})).await?;

@@ -27,6 +27,8 @@ use tokio::task::JoinHandle;
 
 use crate::ingest::{self, Accepted, Batch, IngestError};
 use crate::prices::{self, Prices};
+use crate::quota::desk::Desk;
+use crate::quota::{Answer, Books, Claim, Holder, Quotas, TradeError, learning, trade};
 use crate::snapshot::assemble::AssembleError;
 use crate::snapshot::publisher::Publisher;
 use crate::snapshot::rollout::{RECENT, Rollout};
@@ -111,6 +113,7 @@ pub struct Fleet {
     rollout: Rollout,
     publisher: Publisher,
     prices: Prices,
+    quotas: Quotas,
     ingested: IngestTotals,
     ingest_signal: watch::Sender<u64>,
 }
@@ -134,8 +137,10 @@ impl Fleet {
         let publisher = Publisher::new(db.clone(), Arc::clone(&vault), options.max_config_age, options.test_poison);
         publisher.publish().await?;
         let prices = Prices::load(&db).await?;
+        let learning_until = learning::begin(&db, clock::now_micros()).await?;
+        let quotas = Quotas { books: Books::default(), desk: Desk::default(), learning_until };
         let (ingested, ingest_signal) = (IngestTotals::default(), watch::Sender::new(0));
-        Ok(Arc::new(Self { db, vault, authority, options, rollout, publisher, prices, ingested, ingest_signal }))
+        Ok(Arc::new(Self { db, vault, authority, options, rollout, publisher, prices, quotas, ingested, ingest_signal }))
     }
 
     /// Starts the background tasks; they end when `stop` is true.
@@ -197,12 +202,11 @@ impl Fleet {
     /// # Errors
     /// See [`IngestError`].
     pub async fn ingest(&self, batch: Batch<'_>) -> Result<Accepted, IngestError> {
-        let node = nodes::find(&mut *self.db.read().await?, batch.node_id).await?;
-        if node.is_some_and(|node| node.revoked_at.is_some()) {
+        if self.is_revoked(batch.node_id).await? {
             return Err(IngestError::Revoked);
         }
-        let accepted =
-            ingest::accept(&self.db, &self.rollout, &self.prices.table(), batch, clock::now_micros()).await?;
+        let (prices, books, now) = (self.prices.table(), &self.quotas.books, clock::now_micros());
+        let accepted = ingest::accept(&self.db, &self.rollout, &prices, books, batch, now).await?;
         self.ingested.events.fetch_add(accepted.events, Ordering::Relaxed);
         self.ingested.indeterminate.fetch_add(accepted.indeterminate, Ordering::Relaxed);
         self.ingested.duplicates.fetch_add(accepted.duplicates, Ordering::Relaxed);
@@ -211,6 +215,22 @@ impl Fleet {
             self.ingest_signal.send_modify(|total| *total = total.wrapping_add(accepted.events));
         }
         Ok(accepted)
+    }
+
+    /// Answers what a node claims of quotas.
+    ///
+    /// # Errors
+    /// See [`TradeError`].
+    pub async fn trade(&self, holder: Holder<'_>, claims: &[Claim]) -> Result<Vec<Answer>, TradeError> {
+        if self.is_revoked(holder.node_id).await? {
+            return Err(TradeError::Revoked);
+        }
+        trade::trade(&self.db, &self.quotas, holder, claims, clock::now_micros()).await
+    }
+
+    async fn is_revoked(&self, node_id: &str) -> Result<bool, StoreError> {
+        let node = nodes::find(&mut *self.db.read().await?, node_id).await?;
+        Ok(node.is_some_and(|node| node.revoked_at.is_some()))
     }
 
     /// The prices that events are given.

@@ -4,10 +4,12 @@
 //! Invariant: a handler acts for the node that the transport proves, and only
 //! enrolment may be asked for without a certificate. TCP without TLS does not
 //! exist here.
-//! Deliberately absent: what the calls do (`fleet`, `snapshot`, `ingest`).
+//! Deliberately absent: what the calls do (`fleet`, `snapshot`, `ingest`,
+//! `quota`).
 
 mod enroll;
 mod peer;
+mod quota;
 mod sync;
 mod usage;
 
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use clawgate_shared::proto::node::config_sync_server::ConfigSyncServer;
 use clawgate_shared::proto::node::fleet_server::FleetServer;
+use clawgate_shared::proto::node::quota_leases_server::QuotaLeasesServer;
 use clawgate_shared::proto::node::usage_ingest_server::UsageIngestServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -44,6 +47,8 @@ const MAX_STREAMS: u32 = 256;
 const MAX_SMALL_MESSAGE: usize = 256 << 10;
 /// Largest batch of usage records, in bytes.
 const MAX_BATCH: usize = 8 << 20;
+/// Largest call for leases, in bytes: more than its most claims need.
+const MAX_TRADE: usize = 1 << 20;
 /// What a node may send of one batch before it hears from us: all of it, so
 /// that a batch does not cost a dozen round trips.
 const WINDOW: u32 = 4 << 20;
@@ -113,6 +118,7 @@ pub async fn serve_mtls(
 fn services(server: Server, fleet: Arc<Fleet>, transport: Transport, stop: &watch::Receiver<bool>) -> Router {
     let enroll = FleetServer::new(enroll::Service { fleet: Arc::clone(&fleet), transport });
     let sync = ConfigSyncServer::new(sync::Service { fleet: Arc::clone(&fleet), transport, stop: stop.clone() });
+    let quota = QuotaLeasesServer::new(quota::Service { fleet: Arc::clone(&fleet), transport });
     let usage = UsageIngestServer::new(usage::Service { fleet, transport });
     server
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -123,6 +129,7 @@ fn services(server: Server, fleet: Arc<Fleet>, transport: Transport, stop: &watc
         .max_concurrent_streams(MAX_STREAMS)
         .add_service(enroll.max_decoding_message_size(MAX_SMALL_MESSAGE))
         .add_service(sync.max_decoding_message_size(MAX_SMALL_MESSAGE))
+        .add_service(quota.max_decoding_message_size(MAX_TRADE))
         .add_service(usage.max_decoding_message_size(MAX_BATCH))
 }
 

@@ -34,6 +34,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
     }
 }
 
+/// A JSON body that is an array; what its elements are is for the handler.
+pub struct JsonList(pub Vec<serde_json::Value>);
+
+impl<S: Send + Sync> FromRequest<S> for JsonList {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        require_json(request.headers())?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| body_problem(&rejection))?;
+        match serde_json::from_slice(&bytes).map_err(|error| not_json(&error))? {
+            serde_json::Value::Array(list) => Ok(Self(list)),
+            _ => Err(Problem::invalid(vec![FieldProblem::new("(body)", "type").saying("expected an array")])),
+        }
+    }
+}
+
 /// A JSON body that may be left out; then `T` is its default.
 pub struct OptionalJson<T> {
     /// The decoded body or the default.

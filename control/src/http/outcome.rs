@@ -36,6 +36,14 @@ impl Outcome {
         Self::with(StatusCode::CREATED, body)
     }
 
+    /// 200 with a list as it is now, which has no version.
+    ///
+    /// # Errors
+    /// The view is no JSON.
+    pub fn list<T: Serialize>(body: &T) -> Result<Self, Problem> {
+        Self::with(StatusCode::OK, body)
+    }
+
     /// 200 with a resource as it is now, its row version as `ETag`.
     ///
     /// # Errors

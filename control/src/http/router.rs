@@ -25,7 +25,7 @@ use super::v1::provider_keys::requests::{
 use super::v1::provider_keys::views::{ProviderKeyHealth, ProviderKeyVerification, ProviderKeyView};
 use super::v1::usage::sums::{BreakdownQuery, StatsQuery, TrendQuery};
 use super::v1::usage::views::{UsageBreakdown, UsageLog, UsageStats, UsageTrend};
-use super::v1::{api_tokens, audit, auth, bots, nodes, prices, projects, provider_keys, tenants, usage, vendors};
+use super::v1::{api_tokens, audit, auth, bots, nodes, prices, projects, provider_keys, quotas, tenants, usage, vendors};
 use crate::app::metrics::Metrics;
 
 /// Paths of the original designs and what they mean today.
@@ -38,7 +38,7 @@ pub const ALIASES: &[(&str, &str)] = &[
 /// The whole list.
 #[must_use]
 pub fn api() -> Api {
-    usage(prices(bots(provider_keys(platform(tenancy(Api::default()))))))
+    usage(quotas(prices(bots(provider_keys(platform(tenancy(Api::default())))))))
 }
 
 #[rustfmt::skip] // the list is read line by line
@@ -205,6 +205,39 @@ fn prices(api: Api) -> Api {
         .post_file("/api/v1/prices/import", MAX_FILE, handlers::import,
             Doc::new("importPrices", "Takes over a price file in LiteLLM's shape, for every tenant").query::<ImportQuery>().body::<LiteLlmPrices>()
                 .answers::<PriceImport>(200))
+}
+
+#[rustfmt::skip] // the list is read line by line
+fn quotas(api: Api) -> Api {
+    use quotas::handlers as of;
+    use quotas::views::{CreateQuotaGrant, QuotaSet, QuotaView, ReplaceQuotas};
+    let list = |id, summary| Doc::new(id, summary).answers::<QuotaSet>(200);
+    let replace = |id, summary| Doc::new(id, summary).body::<ReplaceQuotas>().reaches_nodes().answers::<QuotaSet>(200);
+    let grant = |id, summary| Doc::new(id, summary).body::<CreateQuotaGrant>().creates().answers::<QuotaView>(201);
+    api.get("/api/v1/bots/{hostname}/quotas", of::bot_list,
+            list("listBotQuotas", "Quotas of a bot, with what is used of them").of_tenant())
+        .put("/api/v1/bots/{hostname}/quotas", of::bot_replace,
+            replace("replaceBotQuotas", "Replaces the quotas of a bot; what was used stays used").of_tenant())
+        .post("/api/v1/bots/{hostname}/quotas/grants", of::bot_grant,
+            grant("grantBotQuota", "Adds to the current window of a bot's quota").of_tenant())
+        .get("/api/v1/projects/{id}/quotas", of::project_list,
+            list("listProjectQuotas", "Quotas of a project, with what is used of them").of_tenant())
+        .put("/api/v1/projects/{id}/quotas", of::project_replace,
+            replace("replaceProjectQuotas", "Replaces the quotas of a project; what was used stays used").of_tenant())
+        .post("/api/v1/projects/{id}/quotas/grants", of::project_grant,
+            grant("grantProjectQuota", "Adds to the current window of a project's quota").of_tenant())
+        .get("/api/v1/tenants/{id}/quotas", of::tenant_list,
+            list("listTenantQuotas", "Quotas of a tenant, with what is used of them"))
+        .put("/api/v1/tenants/{id}/quotas", of::tenant_replace,
+            replace("replaceTenantQuotas", "Replaces the quotas of a tenant; what was used stays used"))
+        .post("/api/v1/tenants/{id}/quotas/grants", of::tenant_grant,
+            grant("grantTenantQuota", "Adds to the current window of a tenant's quota"))
+        .get("/api/v1/provider-keys/{id}/quotas", of::key_list,
+            list("listProviderKeyQuotas", "Quotas of a provider key, with what is used of them").of_tenant())
+        .put("/api/v1/provider-keys/{id}/quotas", of::key_replace,
+            replace("replaceProviderKeyQuotas", "Replaces the quotas of a provider key; what was used stays used").of_tenant())
+        .post("/api/v1/provider-keys/{id}/quotas/grants", of::key_grant,
+            grant("grantProviderKeyQuota", "Adds to the current window of a provider key's quota").of_tenant())
 }
 
 #[rustfmt::skip] // the list is read line by line

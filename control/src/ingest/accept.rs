@@ -2,11 +2,13 @@
 
 use clawgate_shared::id;
 
+use super::charges;
 use super::decode::{self, decode};
 use super::fence::{Claim, may_take_over};
 use super::plan::{Plan, plan};
 use super::rollup;
 use crate::prices::Table;
+use crate::quota::Books;
 use crate::snapshot::rollout::Rollout;
 use crate::store::usage_ingest::{self, Cursor, EventRow, Shard};
 use crate::store::{Db, StoreError, Tx, usage_rollup};
@@ -67,8 +69,8 @@ pub enum IngestError {
     Store(#[from] StoreError),
 }
 
-/// Takes a batch; `prices` gives events their cost. When this returns `Ok`, everything below `next_position` is
-/// durable; when it does not, nothing of the batch is.
+/// Takes a batch; `prices` gives events their cost, `books` says which quotas they are charged to. When this returns
+/// `Ok`, everything below `next_position` is durable; when it does not, nothing of the batch is.
 ///
 /// # Errors
 /// See [`IngestError`].
@@ -76,6 +78,7 @@ pub async fn accept(
     db: &Db,
     rollout: &Rollout,
     prices: &Table,
+    books: &Books,
     batch: Batch<'_>,
     now: i64,
 ) -> Result<Accepted, IngestError> {
@@ -93,7 +96,7 @@ pub async fn accept(
     }
     let mut planned = plan((next..).zip(unseen).map(|(position, bytes)| decode(bytes, position, now)));
     prices.price(&mut planned.events);
-    let mut accepted = write(&mut tx, shard, &planned, now).await?;
+    let mut accepted = write(&mut tx, books, shard, &planned, now).await?;
     if let Some(reason) = planned.malformed {
         tracing::error!(node = batch.node_id, epoch = batch.epoch, shard = batch.shard, reason, "usage record lost");
     }
@@ -103,6 +106,9 @@ pub async fn accept(
         cursor.ended = ended.to_owned();
     }
     usage_ingest::move_cursor(&mut tx, shard, &cursor, planned.lost).await?;
+    if planned.ended.is_some() {
+        charges::shard_ended(&mut tx, shard, planned.shards).await?;
+    }
     tx.commit().await?;
     accepted.next_position = unsigned(cursor.next_position);
     Ok(accepted)
@@ -144,12 +150,18 @@ async fn fence(
 }
 
 /// Writes what was planned; the cursor is the caller's.
-async fn write(tx: &mut Tx, shard: Shard<'_>, plan: &Plan, now: i64) -> Result<Accepted, StoreError> {
+async fn write(
+    tx: &mut Tx,
+    books: &Books,
+    shard: Shard<'_>,
+    plan: &Plan,
+    now: i64,
+) -> Result<Accepted, StoreError> {
     let mut accepted = Accepted { lost: unsigned(plan.lost), ..Accepted::default() };
     usage_ingest::insert_opens(tx, shard, &plan.opens).await?;
     let earlier: Vec<&str> = plan.settles_of_earlier.iter().map(String::as_str).collect();
     usage_ingest::delete_opens(tx, &earlier).await?;
-    add(tx, shard, &plan.events, now, &mut accepted).await?;
+    add(tx, books, shard, &plan.events, now, &mut accepted).await?;
     if plan.ended.is_some() {
         loop {
             let opens = usage_ingest::lone_opens(tx, shard, LONE_OPENS).await?;
@@ -157,7 +169,7 @@ async fn write(tx: &mut Tx, shard: Shard<'_>, plan: &Plan, now: i64) -> Result<A
                 break;
             }
             let events: Vec<EventRow> = opens.into_iter().map(decode::indeterminate).collect();
-            add(tx, shard, &events, now, &mut accepted).await?;
+            add(tx, books, shard, &events, now, &mut accepted).await?;
             let ids: Vec<&str> = events.iter().map(|event| event.open.exchange_id.as_str()).collect();
             usage_ingest::delete_opens(tx, &ids).await?;
         }
@@ -168,6 +180,7 @@ async fn write(tx: &mut Tx, shard: Shard<'_>, plan: &Plan, now: i64) -> Result<A
 /// Adds events and, for those that were new, their sums.
 async fn add(
     tx: &mut Tx,
+    books: &Books,
     shard: Shard<'_>,
     events: &[EventRow],
     now: i64,
@@ -176,6 +189,7 @@ async fn add(
     let new = usage_ingest::insert_events(tx, shard, now, events).await?;
     let new: Vec<&EventRow> = events.iter().zip(new).filter_map(|(event, new)| new.then_some(event)).collect();
     usage_rollup::add(tx, &rollup::sum(new.iter().copied())).await?;
+    charges::charge(tx, books, shard, &new, now).await?;
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     accepted.events += count(new.len());
     accepted.indeterminate += count(new.iter().filter(|event| event.indeterminate).count());

@@ -4,18 +4,21 @@
 use std::collections::BTreeMap;
 
 use clawgate_shared::id;
-use clawgate_shared::proto::node::{Attempt, Open, Settle, UsageRecord, usage_record::Kind};
+use clawgate_shared::proto::node::{self as wire, Attempt, Open, Settle, UsageRecord, usage_record::Kind};
 use clawgate_shared::usage::Usage;
 use prost::Message as _;
 use serde::Serialize;
 
 use crate::store::row::clean;
+use crate::store::types::Charge;
 use crate::store::usage_ingest::{EventRow, OpenRow};
 
 /// Longest text that is stored, in bytes.
 const MAX_TEXT: usize = 2048;
 /// Most entries of a list that are stored.
 const MAX_LIST: usize = 128;
+/// Most quotas that one exchange is charged to.
+const MAX_CHARGES: usize = 256;
 /// Counts above this are a mistake of the sender; it keeps sums far from
 /// overflow, which would make the database refuse the batch for ever.
 const MAX_COUNT: i64 = 1_000_000_000_000;
@@ -40,6 +43,8 @@ pub enum Record {
     End {
         /// Said by a successor, not by the writer.
         abandoned: bool,
+        /// How many shards the epoch has.
+        shards: u32,
     },
     /// Positions that were lost before they came here.
     Lost {
@@ -68,7 +73,7 @@ pub fn decode(bytes: &[u8], position: i64, now: i64) -> Record {
             Some(row) => Record::Settle(Box::new(row)),
             None => Record::Malformed("a settle without exchange, tenant or bot"),
         },
-        Some(Kind::End(end)) => Record::End { abandoned: end.abandoned },
+        Some(Kind::End(end)) => Record::End { abandoned: end.abandoned, shards: end.shards },
         Some(Kind::Lost(lost)) => Record::Lost { count: count(lost.count) },
         None => Record::Malformed("a record of an unknown kind"),
     }
@@ -92,6 +97,7 @@ fn open_row(open: Open, position: i64, now: i64) -> Option<OpenRow> {
         config_version: text(open.config_version),
         agent_id: text(open.agent_id),
         session_id: text(open.session_id),
+        reserved: charges(open.reserved),
     };
     let named = id::Kind::Exchange.matches(&row.exchange_id) && !row.tenant_id.is_empty() && !row.bot_id.is_empty();
     named.then_some(row)
@@ -126,6 +132,7 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
         cost_micros: None,
         price_ref: String::new(),
         indeterminate: settle.outcome == INDETERMINATE,
+        charges: charges(settle.charges),
         open: open_row(
             Open {
                 exchange_id: settle.exchange_id,
@@ -154,7 +161,8 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
 /// The event of an exchange whose end nobody saw: it counts at its
 /// reservation.
 #[must_use]
-pub fn indeterminate(open: OpenRow) -> EventRow {
+pub fn indeterminate(mut open: OpenRow) -> EventRow {
+    let charges = std::mem::take(&mut open.reserved);
     let held = (open.reserved_tokens > 0).then_some(open.reserved_tokens);
     EventRow {
         labels: "{}".into(),
@@ -163,9 +171,25 @@ pub fn indeterminate(open: OpenRow) -> EventRow {
         usage_source: if held.is_some() { "estimated" } else { "none" }.into(),
         total_tokens: held,
         indeterminate: true,
+        charges,
         open,
         ..EventRow::default()
     }
+}
+
+/// What can be read of them; each quota's window counts once.
+fn charges(given: Vec<wire::Charge>) -> Vec<Charge> {
+    let mut found: Vec<Charge> = Vec::with_capacity(given.len().min(MAX_CHARGES));
+    for charge in given.into_iter().take(MAX_CHARGES) {
+        let same = |known: &Charge| {
+            (&known.quota_id, known.window_start) == (&charge.quota_id, charge.window_start_micros)
+        };
+        if id::Kind::Quota.matches(&charge.quota_id) && !found.iter().any(same) {
+            let window_start = charge.window_start_micros;
+            found.push(Charge { quota_id: charge.quota_id, window_start, amount: count(charge.amount) });
+        }
+    }
+    found
 }
 
 /// One try, as it is stored.
@@ -294,7 +318,7 @@ mod tests {
         ] {
             assert!(matches!(read(Kind::Settle(broken)), Record::Malformed(_)));
         }
-        assert_eq!(read(Kind::End(EpochEnd { abandoned: true, shards: 1 })), Record::End { abandoned: true });
+        assert_eq!(read(Kind::End(EpochEnd { abandoned: true, shards: 3 })), Record::End { abandoned: true, shards: 3 });
         assert_eq!(read(Kind::Lost(LostRange { count: 3, reason: String::new() })), Record::Lost { count: 3 });
     }
 

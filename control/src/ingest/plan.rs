@@ -16,6 +16,8 @@ pub struct Plan {
     pub settles_of_earlier: Vec<String>,
     /// `closed` or `abandoned`: what is still open in the shard will not end.
     pub ended: Option<&'static str>,
+    /// How many shards the epoch has; counts when the shard has ended.
+    pub shards: u32,
     /// Records that are lost.
     pub lost: i64,
     /// Why the last of them could not be read here.
@@ -47,7 +49,10 @@ pub fn plan(records: impl IntoIterator<Item = Record>) -> Plan {
                 }
                 plan.events.push(*event);
             }
-            Record::End { abandoned } => plan.ended = Some(if abandoned { "abandoned" } else { "closed" }),
+            Record::End { abandoned, shards } => {
+                plan.ended = Some(if abandoned { "abandoned" } else { "closed" });
+                plan.shards = shards;
+            }
             Record::Folded => {}
             Record::Lost { count } => plan.lost = plan.lost.saturating_add(count),
             Record::Malformed(reason) => {
@@ -88,7 +93,8 @@ mod tests {
 
     #[test]
     fn ends_and_losses_are_kept() {
-        let plan = plan([Record::Lost { count: 3 }, Record::Malformed("bad"), Record::End { abandoned: true }]);
+        let plan = plan([Record::Lost { count: 3 }, Record::Malformed("bad"), Record::End { abandoned: true, shards: 2 }]);
         assert_eq!((plan.lost, plan.ended, plan.malformed), (4, Some("abandoned"), Some("bad")));
+        assert_eq!(plan.shards, 2);
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::fleet::testing::Plane;
 use crate::jobs::reconcile;
 use crate::prices::Table;
+use crate::quota::Books;
 use crate::snapshot::rollout::Rollout;
 use crate::store::{Db, usage_ingest, usage_log, usage_rollup};
 
@@ -91,7 +92,7 @@ impl Shipper<'_> {
             records,
             instance_id: self.instance,
         };
-        accept(self.db, self.rollout, &Table::default(), batch, clock::now_micros()).await
+        accept(self.db, self.rollout, &Table::default(), &Books::default(), batch, clock::now_micros()).await
     }
 }
 
@@ -266,7 +267,7 @@ async fn wrong_requests_are_named() {
         Batch { first_position: u64::MAX, ..good },
         Batch { records: &many, ..good },
     ] {
-        let refused = accept(&plane.db, &rollout, &Table::default(), bad, 0).await;
+        let refused = accept(&plane.db, &rollout, &Table::default(), &Books::default(), bad, 0).await;
         assert!(matches!(refused, Err(IngestError::Invalid(_))), "{refused:?}");
     }
 }

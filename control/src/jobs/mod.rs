@@ -15,12 +15,15 @@ use clawgate_shared::clock;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use crate::quota;
 use crate::store::{Db, StoreError};
 
 /// How often leftovers are cleared away.
 const PURGE: Duration = Duration::from_secs(10 * 60);
 /// How often rollups are checked against their events.
 const RECONCILE: Duration = Duration::from_secs(60 * 60);
+/// How often leases are looked through for those whose time has passed.
+const LEASES: Duration = Duration::from_secs(10);
 /// The first runs wait until the process has started.
 const FIRST: Duration = Duration::from_secs(60);
 /// How far back rollups are checked, in hours.
@@ -33,10 +36,11 @@ pub async fn run(db: Db, mut stop: watch::Receiver<bool>) {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer
     };
-    let (mut purge, mut reconcile) = (every(PURGE), every(RECONCILE));
+    let (mut purge, mut reconcile, mut leases) = (every(PURGE), every(RECONCILE), every(LEASES));
     while !*stop.borrow() {
         tokio::select! {
             _ = purge.tick() => report("purge", purge::run(&db, clock::now_micros()).await),
+            _ = leases.tick() => report("leases", quota::end::expire(&db, clock::now_micros()).await),
             _ = reconcile.tick() => {
                 let from = clock::now_micros() - RECONCILE_HOURS * crate::ingest::rollup::HOUR;
                 report("reconcile", reconcile::run(&db, from).await);

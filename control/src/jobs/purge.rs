@@ -1,12 +1,16 @@
 //! Clears away what has served its purpose.
 
-use crate::store::{Db, StoreError, enroll, idempotency, usage_ingest};
+use crate::store::{Db, StoreError, enroll, idempotency, quota_leases, quota_windows, usage_ingest};
 
 /// How long an expired enrolment token is kept, so that its refusal can be
 /// told apart in the log; microseconds.
 const TOKEN_GRACE: i64 = 24 * 3600 * 1_000_000;
 /// Open exchanges older than this are looked at; microseconds.
 const OPEN_AGE: i64 = 24 * 3600 * 1_000_000;
+
+/// How long windows of minutes and hours are kept after their end, and those of
+/// days and more; microseconds.
+const WINDOW_AGES: (i64, i64) = (2 * 24 * 3600 * 1_000_000, 400 * 24 * 3600 * 1_000_000);
 
 /// How many rows went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +21,10 @@ pub struct Purged {
     pub enroll_tokens: u64,
     /// Open exchanges that have an event after all.
     pub settled_opens: u64,
+    /// Windows of quotas that ended long ago, or whose quota is gone.
+    pub quota_windows: u64,
+    /// Leases of such windows.
+    pub quota_leases: u64,
 }
 
 /// One run.
@@ -29,6 +37,13 @@ pub async fn run(db: &Db, now: i64) -> Result<Purged, StoreError> {
         idempotency_keys: idempotency::purge(&mut tx, now).await?,
         enroll_tokens: enroll::delete_expired(&mut tx, now.saturating_sub(TOKEN_GRACE)).await?,
         settled_opens: usage_ingest::delete_settled_opens(&mut tx, now.saturating_sub(OPEN_AGE)).await?,
+        quota_windows: quota_windows::purge(
+            &mut tx,
+            now.saturating_sub(WINDOW_AGES.0),
+            now.saturating_sub(WINDOW_AGES.1),
+        )
+        .await?,
+        quota_leases: quota_leases::purge(&mut tx).await?,
     };
     tx.commit().await?;
     Ok(purged)

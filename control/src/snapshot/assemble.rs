@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clawgate_shared::content::{Content, ContentError};
 use clawgate_shared::proto::node::{
-    Bot, BotState, BotToken, Label, ModelAlias, ModelFallback, Project, ProviderKey, Resource, Settings, Tenant,
+    Bot, BotState, BotToken, Label, ModelAlias, ModelFallback, Project, ProviderKey, Quota, Resource, Settings, Tenant,
     Vendor, resource::Body,
 };
 use clawgate_shared::seal::SecretBinding;
@@ -17,8 +17,9 @@ use crate::store::bot_tokens::BotTokenRow;
 use crate::store::bots::BotRow;
 use crate::store::provider_keys::{ProviderKeyRow, SealedColumns};
 use crate::store::revisions::Revision;
-use crate::store::types::TenantState;
-use crate::store::{StoreError, Tx, bot_tokens, bots, projects, provider_keys, revisions, tenants, vendors};
+use crate::store::quotas::QuotaRow;
+use crate::store::types::{QuotaAction, TenantState};
+use crate::store::{StoreError, Tx, bot_tokens, bots, projects, provider_keys, quotas, revisions, tenants, vendors};
 use crate::vault::Vault;
 
 /// The id of the one settings resource.
@@ -129,6 +130,10 @@ pub async fn assemble(tx: &mut Tx, vault: &Vault, extra: &Extra, now: i64) -> Re
     for row in provider_keys::all(tx).await? {
         out.key(row, vault)?;
     }
+    for row in quotas::all(tx).await?.into_iter().filter(|row| row.spec.action == QuotaAction::Block) {
+        let (id, body) = quota(row);
+        out.put(id, Body::Quota(body))?;
+    }
     Ok(out)
 }
 
@@ -176,6 +181,24 @@ impl Assembled {
         };
         self.put(row.id, Body::ProviderKey(body))
     }
+}
+
+/// A quota that nodes enforce.
+fn quota(row: QuotaRow) -> (String, Quota) {
+    let spec = row.spec;
+    let body = Quota {
+        tenant_id: row.tenant_id,
+        scope: row.scope.as_str().to_owned(),
+        scope_id: row.scope_id,
+        metric: spec.metric.as_str().to_owned(),
+        window: spec.window.as_str().to_owned(),
+        limit: spec.limit,
+        model: spec.model.unwrap_or_default(),
+        mode: spec.mode.as_str().to_owned(),
+        on_exceed: spec.on_exceed.as_str().to_owned(),
+        on_outage: spec.on_outage.as_str().to_owned(),
+    };
+    (row.id, body)
 }
 
 fn bot(row: BotRow, tokens: &mut HashMap<String, Vec<BotToken>>) -> (String, Bot) {

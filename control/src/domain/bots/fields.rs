@@ -3,9 +3,9 @@
 use clawgate_shared::{catalogue, id};
 use serde_json::Value;
 
-use super::{BotFields, Change, quotas};
+use super::{BotFields, Change};
 use crate::domain::rules::Errors;
-use crate::domain::{DomainError, projects};
+use crate::domain::{DomainError, projects, quotas};
 use crate::store::bots::{BotRow, Limits};
 use crate::store::types::{
     Adapter, BotIncludeUsage, BotPermission, BotStatus, DesiredState, KeyStrategy, OnDisconnect, Resources,
@@ -63,7 +63,7 @@ pub(super) async fn apply(change: &mut Change, row: &mut BotRow, given: BotField
     let mut errors = Errors::default();
     choices(&mut errors, row, &given);
     if let Some(values) = &given.quotas {
-        row.quotas = quotas::parse(&mut errors, values);
+        row.quotas = quotas::parse(&mut errors, "quotas", values);
     }
     if let Some(value) = &given.resources {
         row.resources = value.as_ref().map(|value| resources(&mut errors, value));

@@ -7,7 +7,6 @@
 //! them here).
 
 mod fields;
-mod quotas;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -17,10 +16,10 @@ use serde_json::{Value, json};
 
 use super::change::{Change, Target, check_version, check_written};
 use super::error::conflict;
-use super::{Caller, Domain, DomainError, Done, Permission};
+use super::{Caller, Domain, DomainError, Done, Permission, quotas};
 use crate::store::bots::{self, BotRow, Limits};
 use crate::store::tombstones::{self, Tombstone};
-use crate::store::types::{Adapter, BotStatus, DesiredState};
+use crate::store::types::{Adapter, BotStatus, DesiredState, QuotaScope};
 use crate::store::{bot_tokens, tenants};
 
 pub(super) use tokens::last4;
@@ -131,6 +130,7 @@ pub async fn create(
         return Err(DomainError::LimitReached { what: "bots", limit: MAX_BOTS });
     }
     bots::insert(&mut change, &row).await.map_err(conflict)?;
+    quotas::write_set(&mut change, tenant_id, (QuotaScope::Bot, &row.id), &row.quotas).await?;
     let token = tokens::add(&mut change, &row.id, "default", None, now).await?;
     let mut said = detail(&row);
     if let Some(object) = said.as_object_mut() {
@@ -158,8 +158,12 @@ pub async fn update(
         return Err(DomainError::field("adapter", "not_allowed", "cannot be changed; make a new bot"));
     }
     require_quotas(caller, tenant_id, &given)?;
+    let replaces_quotas = given.quotas.is_some();
     fields::apply(&mut change, &mut row, given).await?;
     write(&mut change, &mut row).await?;
+    if replaces_quotas {
+        quotas::write_set(&mut change, tenant_id, (QuotaScope::Bot, &row.id), &row.quotas).await?;
+    }
     change.audit(caller, "bot.update", target(&row), detail(&row)).await?;
     change.publish(row).await
 }
@@ -244,6 +248,7 @@ pub async fn delete(
     let row = find(&mut change, caller, tenant_id, hostname).await?;
     check_version(expected, row.version)?;
     bots::delete(&mut change, &row.id).await?;
+    quotas::forget(&mut change, QuotaScope::Bot, &row.id).await?;
     let stone = Tombstone { id: &row.id, kind: "bot", tenant_id, name: &row.hostname };
     tombstones::insert(&mut change, stone, clock::now_micros()).await?;
     change.audit(caller, "bot.delete", target(&row), json!({"hostname": row.hostname})).await?;

@@ -21,10 +21,10 @@ pub use self::verify::{Verdict, Verified, verify};
 use super::change::{Change, Target, check_version, check_written};
 use super::error::conflict;
 use super::rules::Errors;
-use super::{Caller, Domain, DomainError, Done, Permission};
+use super::{Caller, Domain, DomainError, Done, Permission, quotas};
 use crate::store::provider_keys::{self, ProviderKeyRow};
 use crate::store::tombstones::{self, Tombstone};
-use crate::store::types::{KeyOptions, KeyStatus};
+use crate::store::types::{KeyOptions, KeyStatus, QuotaScope};
 use crate::store::{tenants, vendors};
 use crate::vault::NewSecret;
 
@@ -252,6 +252,7 @@ pub async fn delete(
     let row = find(&mut change, tenant_id, key_id).await?;
     check_version(expected, row.version)?;
     provider_keys::delete(&mut change, tenant_id, key_id).await?;
+    quotas::forget(&mut change, QuotaScope::ProviderKey, key_id).await?;
     let name = format!("{}/{}", row.vendor, row.label);
     let stone = Tombstone { id: &row.id, kind: "provider_key", tenant_id, name: &name };
     tombstones::insert(&mut change, stone, clock::now_micros()).await?;

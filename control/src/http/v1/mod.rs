@@ -12,6 +12,7 @@ pub mod nodes;
 pub mod prices;
 pub mod projects;
 pub mod provider_keys;
+pub mod quotas;
 pub mod tenants;
 pub mod usage;
 pub mod vendors;

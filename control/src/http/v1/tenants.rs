@@ -83,7 +83,7 @@ pub struct PatchTenant {
 }
 
 /// A tenant that the caller may see, by id or slug; another one does not exist.
-async fn find(app: &App, principal: &Principal, name: &str) -> Result<TenantRow, Problem> {
+pub(super) async fn find(app: &App, principal: &Principal, name: &str) -> Result<TenantRow, Problem> {
     let mut conn = app.read().await?;
     let row = match tenants::get(&mut conn, name).await? {
         Some(row) => Some(row),

@@ -5,20 +5,21 @@ use serde_json::{Map, Value};
 use crate::domain::rules::Errors;
 use crate::store::types::{QuotaAction, QuotaMetric, QuotaMode, QuotaOnExceed, QuotaOnOutage, QuotaSpec, QuotaWindow};
 
-/// Quotas of one bot.
+/// Quotas of one thing.
 const MAX_QUOTAS: usize = 32;
-const MAX_LIMIT: u64 = i64::MAX as u64;
+/// Largest limit, and largest grant.
+pub(super) const MAX_LIMIT: u64 = 1_000_000_000_000_000_000;
 const FIELDS: &[&str] = &["metric", "window", "limit", "model", "action", "warn_pct", "mode", "on_exceed", "on_outage"];
 
-/// Reads them; what cannot be read is noted and left out.
-pub(super) fn parse(errors: &mut Errors, values: &[Value]) -> Vec<QuotaSpec> {
+/// Reads them; what cannot be read is noted, below `list`, and left out.
+pub(in crate::domain) fn parse(errors: &mut Errors, list: &str, values: &[Value]) -> Vec<QuotaSpec> {
     if values.len() > MAX_QUOTAS {
-        errors.add("quotas", "length", format!("must have at most {MAX_QUOTAS} entries"));
+        errors.add(if list.is_empty() { "(body)" } else { list }, "length", format!("must have at most {MAX_QUOTAS} entries"));
         return Vec::new();
     }
     let mut found: Vec<QuotaSpec> = Vec::new();
     for (at, value) in values.iter().enumerate() {
-        let field = format!("quotas[{at}]");
+        let field = format!("{list}[{at}]");
         let Some(object) = value.as_object() else {
             errors.add(field, "type", "must be an object");
             continue;

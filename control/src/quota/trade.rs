@@ -1,0 +1,286 @@
+//! One call of a node: what it has and wants, and what it has from now on.
+//!
+//! Windows that nothing changes in are only read. The others are locked in
+//! order first, and their leases read after that, so that what is decided here
+//! is still so when it is written; the grant itself is conditional all the
+//! same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::book::{Book, Quota};
+use super::desk::Desk;
+use super::grant::{self, Ask};
+use super::window::Window;
+use super::{HOLD, Quotas};
+pub use crate::store::quota_leases::Holder;
+use crate::store::quota_leases::{self as leases, LeaseRow};
+use crate::store::quota_windows::{self as windows, MAX_EXTRA, WindowChange, WindowGrant, WindowKey, WindowRow};
+use crate::store::{Db, StoreError, Tx};
+
+/// Most claims in one call.
+pub const MAX_CLAIMS: usize = 4096;
+/// Larger amounts are cut to this; it keeps sums far from overflow.
+pub const MAX_AMOUNT: i64 = 1_000_000_000_000_000_000;
+/// A lease is not written again for its time alone more often than this, in
+/// microseconds; it is held so much longer.
+const REFRESH: i64 = 60 * 1_000_000;
+
+/// What a node says about one window; see the node protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// `quo_…`
+    pub quota_id: String,
+    /// 0: the one that is now.
+    pub window_start: i64,
+    /// The one after that.
+    pub next: bool,
+    /// Cumulative, as the node knows it.
+    pub granted: i64,
+    /// Cumulative.
+    pub returned: i64,
+    /// On top of what it has.
+    pub want: i64,
+    /// Less is of no use.
+    pub least: i64,
+}
+
+/// What the node has; see the node protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// `quo_…`
+    pub quota_id: String,
+    /// Which window.
+    pub window: Window,
+    /// Cumulative.
+    pub granted: i64,
+    /// Cumulative.
+    pub returned: i64,
+    /// With what was granted on top.
+    pub limit: i64,
+    /// Of the whole window.
+    pub settled: i64,
+    /// Of the whole window.
+    pub outstanding: i64,
+    /// What other nodes are short of.
+    pub recall: i64,
+    /// Nothing is to be enforced.
+    pub gone: bool,
+}
+
+/// Why a call is not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum TradeError {
+    /// Every known shard of the epoch has ended.
+    #[error("this epoch has ended")]
+    Ended,
+    /// An admin removed this node.
+    #[error("this node was revoked")]
+    Revoked,
+    /// The request itself is wrong.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// See [`StoreError`]; calling again may help.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A claim on a quota that there is.
+struct Target<'a> {
+    quota: &'a Quota,
+    key: WindowKey,
+    window: Window,
+    /// Whether it may be granted from: it is the current or the next one.
+    open: bool,
+}
+
+/// What one call has read and decided, by window.
+#[derive(Default)]
+struct Desktop {
+    windows: HashMap<WindowKey, WindowRow>,
+    leases: HashMap<WindowKey, LeaseRow>,
+    /// What returning and adopting does to what is outstanding.
+    shifts: BTreeMap<WindowKey, WindowChange>,
+    grants: BTreeMap<WindowKey, WindowGrant>,
+    /// Leases to be written.
+    written: BTreeSet<WindowKey>,
+}
+
+/// Answers the claims of one node, each in its place.
+///
+/// # Errors
+/// See [`TradeError`]; nothing is changed then.
+pub async fn trade(
+    db: &Db,
+    quotas: &Quotas,
+    holder: Holder<'_>,
+    claims: &[Claim],
+    now: i64,
+) -> Result<Vec<Answer>, TradeError> {
+    if claims.len() > MAX_CLAIMS {
+        return Err(TradeError::Invalid("too many claims"));
+    }
+    let mut tx = db.begin().await?;
+    let (known, ended) = leases::shards(&mut tx, holder).await?;
+    if known > 0 && known == ended {
+        return Err(TradeError::Ended);
+    }
+    let book = quotas.books.now(&mut tx).await?;
+    let targets: Vec<Option<Target<'_>>> = claims.iter().map(|claim| target(&book, claim, now)).collect();
+    let mut desktop = Desktop::default();
+    let keys: BTreeSet<WindowKey> = targets.iter().flatten().map(|target| target.key.clone()).collect();
+    let keys: Vec<WindowKey> = keys.into_iter().collect();
+    desktop.read(windows::get(&mut tx, &keys).await?, leases::get(&mut tx, holder, &keys).await?);
+    let changing = desktop.changing(claims, &targets, now);
+    if !changing.is_empty() {
+        let keys: Vec<WindowKey> = changing.iter().map(|change| change.key.clone()).collect();
+        let locked = windows::settle(&mut tx, &changing).await?;
+        desktop.leases.retain(|key, _| keys.binary_search(key).is_err());
+        desktop.read(locked, leases::get(&mut tx, holder, &keys).await?);
+        for (claim, target) in claims.iter().zip(&targets) {
+            if let Some(target) = target.as_ref().filter(|target| keys.binary_search(&target.key).is_ok()) {
+                desktop.decide(quotas, holder, claim, target, now);
+            }
+        }
+        desktop.write(&mut tx).await?;
+        tx.commit().await?;
+    }
+    let answer = |(claim, target): (&Claim, &Option<Target<'_>>)| match target {
+        Some(target) => desktop.answer(&quotas.desk, holder, claim, target, now),
+        None => gone(claim),
+    };
+    Ok(claims.iter().zip(&targets).map(answer).collect())
+}
+
+fn target<'a>(book: &'a Book, claim: &Claim, now: i64) -> Option<Target<'a>> {
+    let quota = book.get(&claim.quota_id).filter(|quota| quota.blocks)?;
+    let current = quota.window_at(now);
+    let named = if claim.window_start == 0 { current } else { quota.window_from(claim.window_start) };
+    let window = if claim.next { quota.window_after(named) } else { named };
+    let open = [current.start, quota.window_after(current).start].contains(&window.start);
+    let key = WindowKey { quota_id: quota.id.clone(), start: window.start };
+    Some(Target { quota, key, window, open })
+}
+
+fn gone(claim: &Claim) -> Answer {
+    Answer {
+        quota_id: claim.quota_id.clone(),
+        window: Window { start: claim.window_start, end: 0 },
+        granted: 0,
+        returned: 0,
+        limit: 0,
+        settled: 0,
+        outstanding: 0,
+        recall: 0,
+        gone: true,
+    }
+}
+
+impl Desktop {
+    fn read(&mut self, windows: Vec<WindowRow>, leases: Vec<LeaseRow>) {
+        self.windows.extend(windows.into_iter().map(|row| (row.key.clone(), row)));
+        self.leases.extend(leases.into_iter().map(|row| (row.key.clone(), row)));
+    }
+
+    /// The windows in which something changes, in order.
+    fn changing(&self, claims: &[Claim], targets: &[Option<Target<'_>>], now: i64) -> Vec<WindowChange> {
+        let mut changing = BTreeMap::new();
+        for (claim, target) in claims.iter().zip(targets) {
+            let Some(target) = target else { continue };
+            let lease = self.leases.get(&target.key);
+            let (granted, returned) = lease.map_or((0, 0), |lease| (lease.granted, lease.returned));
+            let ages = lease.is_some_and(|lease| lease.rest() > 0 && lease.expires_at < now.saturating_add(HOLD));
+            if claim.granted > granted || claim.returned > returned || ages || (claim.want > 0 && target.open) {
+                let change = WindowChange { key: target.key.clone(), end: target.window.end, amount: 0 };
+                changing.insert(target.key.clone(), change);
+            }
+        }
+        changing.into_values().collect()
+    }
+
+    fn decide(&mut self, quotas: &Quotas, holder: Holder<'_>, claim: &Claim, target: &Target<'_>, now: i64) {
+        let key = &target.key;
+        let Some(window) = self.windows.get_mut(key) else { return };
+        let lease = self.leases.entry(key.clone()).or_insert_with(|| LeaseRow {
+            key: key.clone(),
+            node_id: holder.node_id.to_owned(),
+            epoch: holder.epoch,
+            granted: 0,
+            returned: 0,
+            settled: 0,
+            expires_at: 0,
+        });
+        let before = lease.rest();
+        // What the node can name was granted, whatever the database remembers.
+        lease.granted = lease.granted.max(claim.granted.min(MAX_EXTRA));
+        lease.returned = lease.returned.max(claim.returned.min(lease.granted));
+        let moved = lease.rest() - before;
+        if moved != 0 {
+            window.outstanding += moved;
+            let change = WindowChange { key: key.clone(), end: target.window.end, amount: 0 };
+            self.shifts.entry(key.clone()).or_insert(change).amount += moved;
+        }
+        // What was granted in an answer that got lost is part of what is wanted.
+        let unseen = (lease.granted - lease.returned).saturating_sub(claim.granted - claim.returned).max(0);
+        let (want, least) = (claim.want.saturating_sub(unseen), claim.least.saturating_sub(unseen).max(1));
+        let others = quotas.desk.others(key, holder.node_id, claim.want > 0 || lease.rest() > 0, now);
+        if target.open && want > 0 {
+            let elsewhere = window.outstanding > lease.rest();
+            let free = target.quota.limit.saturating_add(window.extra) - window.settled - window.outstanding;
+            let remaining = if now < quotas.learning_until { free / 2 } else { free };
+            let size = grant::size(Ask { want, least, remaining, others: others.max(i64::from(elsewhere)) });
+            if size > 0 && lease.granted <= MAX_EXTRA - size {
+                lease.granted += size;
+                window.outstanding += size;
+                let none = WindowGrant { key: key.clone(), amount: 0, limit: target.quota.limit };
+                self.grants.entry(key.clone()).or_insert(none).amount += size;
+            }
+            let short = if size == 0 && elsewhere { want.max(least).saturating_sub(free.max(0)) } else { 0 };
+            quotas.desk.short(key, holder.node_id, short, now);
+        } else if claim.want > 0 {
+            quotas.desk.short(key, holder.node_id, 0, now);
+        }
+        lease.expires_at = if lease.rest() > 0 { now.saturating_add(HOLD + REFRESH) } else { 0 };
+        self.written.insert(key.clone());
+    }
+
+    async fn write(&mut self, tx: &mut Tx) -> Result<(), StoreError> {
+        let shifts: Vec<WindowChange> = self.shifts.values().filter(|change| change.amount != 0).cloned().collect();
+        windows::shift(tx, &shifts).await?;
+        let grants: Vec<WindowGrant> = self.grants.values().cloned().collect();
+        let had_room = windows::grant(tx, &grants).await?;
+        if had_room.len() != grants.len() {
+            // The locks rule this out; a grant that the ledger refuses is none.
+            let room: BTreeSet<&WindowKey> = had_room.iter().map(|row| &row.key).collect();
+            for refused in grants.iter().filter(|grant| !room.contains(&grant.key)) {
+                if let Some(lease) = self.leases.get_mut(&refused.key) {
+                    lease.granted -= refused.amount;
+                }
+                if let Some(window) = self.windows.get_mut(&refused.key) {
+                    window.outstanding -= refused.amount;
+                }
+            }
+        }
+        let rows: Vec<LeaseRow> = self.written.iter().filter_map(|key| self.leases.get(key).cloned()).collect();
+        leases::write(tx, &rows).await
+    }
+
+    fn answer(&self, desk: &Desk, holder: Holder<'_>, claim: &Claim, target: &Target<'_>, now: i64) -> Answer {
+        let lease = self.leases.get(&target.key);
+        let window = self.windows.get(&target.key);
+        let rest = lease.map_or(0, LeaseRow::rest);
+        if !self.written.contains(&target.key) && rest > 0 {
+            desk.others(&target.key, holder.node_id, true, now);
+        }
+        Answer {
+            quota_id: claim.quota_id.clone(),
+            window: Window { start: target.key.start, end: window.map_or(target.window.end, |row| row.end) },
+            granted: lease.map_or(0, |lease| lease.granted),
+            returned: lease.map_or(0, |lease| lease.returned),
+            limit: target.quota.limit.saturating_add(window.map_or(0, |row| row.extra)),
+            settled: window.map_or(0, |row| row.settled),
+            outstanding: window.map_or(0, |row| row.outstanding),
+            recall: if rest > 0 { desk.recall(&target.key, holder.node_id, now) } else { 0 },
+            gone: false,
+        }
+    }
+}
