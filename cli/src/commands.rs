@@ -6,8 +6,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::admin::{
-    self, ApiTokenVerb, AuditVerb, BotVerb, EnvArgs, KeyVerb, LoginArgs, NodeVerb, PriceVerb, ProjectVerb, Session,
-    TargetArgs, TenantVerb, UsageVerb, VendorVerb,
+    self, ApiTokenVerb, AuditVerb, BotVerb, EnvArgs, KeyVerb, LoginArgs, NodeVerb, PriceVerb, ProjectVerb, QuotaVerb,
+    Session, TargetArgs, TenantVerb, UsageVerb, VendorVerb,
 };
 use crate::check::{self, CheckArgs};
 use crate::doctor::{self, DoctorArgs};
@@ -50,6 +50,8 @@ enum Command {
     Key(Verb<KeyVerb>),
     /// Vendors
     Vendor(Verb<VendorVerb>),
+    /// Quotas
+    Quota(Verb<QuotaVerb>),
     /// What models cost
     Price(Verb<PriceVerb>),
     /// Usage: tokens, requests, errors
@@ -123,6 +125,7 @@ async fn admin_verb(command: Command, place: &Place) -> Result<(), Failure> {
         Command::Bot(v) => verb!(v),
         Command::Key(v) => verb!(v),
         Command::Vendor(v) => verb!(v),
+        Command::Quota(v) => verb!(v),
         Command::Price(v) => verb!(v),
         Command::Usage(v) => verb!(v),
         Command::Node(v) => verb!(v),
@@ -179,6 +182,10 @@ mod tests {
             "clawgate api-token create --name ci --role viewer",
             "clawgate audit list --limit 5",
             "clawgate vendor list",
+            "clawgate quota list --bot demo --output json",
+            "clawgate quota set --bot demo --metric total_tokens --window day --limit 100000",
+            "clawgate quota set --tenant acme --json quotas.json",
+            "clawgate quota grant --key key_1 --metric requests --window hour --amount 5 --reason launch",
             "clawgate price list --vendor openai --platform",
             "clawgate price set --json prices.json",
             "clawgate price import model_prices.json --effective-from 2026-01-01T00:00:00Z",

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -22,6 +22,37 @@ pub(crate) struct JsonArg {
     json: Option<PathBuf>,
 }
 
+/// A JSON array in a file.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct JsonListArg {
+    /// JSON array with the whole set (`-`: stdin)
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl JsonListArg {
+    /// The array; `None`: no file was named.
+    pub(crate) fn read(&self) -> Result<Option<Value>, Failure> {
+        let Some(path) = &self.json else { return Ok(None) };
+        match read(path)? {
+            list @ Value::Array(_) => Ok(Some(list)),
+            _ => Err(Failure::Usage(format!("{} is not a JSON array", path.display()))),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Value, Failure> {
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(LIMIT).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text))
+    };
+    read.map_err(|e| Failure::failed(&format!("reading {}", path.display()), e))?;
+    // The parser's message names line and column and quotes nothing.
+    serde_json::from_str(&text).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+}
+
 /// A body under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Body(Map<String, Value>);
@@ -30,18 +61,9 @@ impl Body {
     /// Starts from the file, or empty.
     pub(crate) fn from_arg(arg: &JsonArg) -> Result<Self, Failure> {
         let Some(path) = &arg.json else { return Ok(Self::default()) };
-        let mut text = String::new();
-        let read = if path.as_os_str() == "-" {
-            std::io::stdin().lock().take(LIMIT).read_to_string(&mut text)
-        } else {
-            std::fs::File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text))
-        };
-        read.map_err(|e| Failure::failed(&format!("reading {}", path.display()), e))?;
-        match serde_json::from_str(&text) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(_) => Err(Failure::Usage(format!("{} is not a JSON object", path.display()))),
-            // The parser's message names line and column and quotes nothing.
-            Err(e) => Err(Failure::Usage(format!("{}: {e}", path.display()))),
+        match read(path)? {
+            Value::Object(fields) => Ok(Self(fields)),
+            _ => Err(Failure::Usage(format!("{} is not a JSON object", path.display()))),
         }
     }
 

@@ -60,6 +60,11 @@ impl Api {
         self
     }
 
+    /// The tenant it acts in, if one was named.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
     /// `GET`; `path` starts with a slash and has its segments encoded by
     /// [`path`].
     pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Failure> {

@@ -229,10 +229,13 @@ impl Desktop {
             let remaining = if now < quotas.learning_until { free / 2 } else { free };
             let size = grant::size(Ask { want, least, remaining, others: others.max(i64::from(elsewhere)) });
             if size > 0 && lease.granted <= MAX_EXTRA - size {
+                let before = lease.rest();
                 lease.granted += size;
-                window.outstanding += size;
+                // Less than the size when the lease was overdrawn.
+                let more = lease.rest() - before;
+                window.outstanding += more;
                 let none = WindowGrant { key: key.clone(), amount: 0, limit: target.quota.limit };
-                self.grants.entry(key.clone()).or_insert(none).amount += size;
+                self.grants.entry(key.clone()).or_insert(none).amount += more;
             }
             let short = if size == 0 && elsewhere { want.max(least).saturating_sub(free.max(0)) } else { 0 };
             quotas.desk.short(key, holder.node_id, short, now);

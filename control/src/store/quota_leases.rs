@@ -263,3 +263,11 @@ pub async fn lock_node(conn: &mut AnyConnection, node_id: &str) -> Result<(), St
     sqlx::query(LOCK_NODE).bind(node_id).execute(conn).await?;
     Ok(())
 }
+
+/// What all leases of a quota make outstanding, for tests.
+#[cfg(test)]
+pub(crate) async fn rest_of(conn: &mut AnyConnection, quota_id: &str) -> Result<i64, StoreError> {
+    const SQL: &str = "SELECT CAST(COALESCE(SUM(CASE WHEN granted - returned - settled > 0 \
+        THEN granted - returned - settled ELSE 0 END), 0) AS BIGINT) AS n FROM quota_leases WHERE quota_id = $1";
+    sqlx::query(SQL).bind(quota_id.to_owned()).fetch_one(conn).await?.int("n")
+}

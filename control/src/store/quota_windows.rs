@@ -216,11 +216,14 @@ async fn put(
 /// # Errors
 /// See [`get`].
 pub async fn settle(conn: &mut AnyConnection, changes: &[WindowChange]) -> Result<Vec<WindowRow>, StoreError> {
-    let proposed = |change| {
-        let WindowChange { key, end, amount } = change;
-        Proposed { key, end: *end, extra: 0, settled: *amount, outstanding: 0 }
-    };
-    let rows: Vec<_> = changes.iter().map(proposed).collect();
+    let proposed = changes.iter().map(|change| Proposed {
+        key: &change.key,
+        end: change.end,
+        extra: 0,
+        settled: change.amount,
+        outstanding: 0,
+    });
+    let rows: Vec<_> = proposed.collect();
     put(conn, &SETTLE, &rows).await
 }
 
@@ -229,11 +232,14 @@ pub async fn settle(conn: &mut AnyConnection, changes: &[WindowChange]) -> Resul
 /// # Errors
 /// See [`get`].
 pub async fn shift(conn: &mut AnyConnection, changes: &[WindowChange]) -> Result<(), StoreError> {
-    let proposed = |change| {
-        let WindowChange { key, end, amount } = change;
-        Proposed { key, end: *end, extra: 0, settled: 0, outstanding: *amount }
-    };
-    let rows: Vec<_> = changes.iter().map(proposed).collect();
+    let proposed = changes.iter().map(|change| Proposed {
+        key: &change.key,
+        end: change.end,
+        extra: 0,
+        settled: 0,
+        outstanding: change.amount,
+    });
+    let rows: Vec<_> = proposed.collect();
     put(conn, &SHIFT, &rows).await.map(drop)
 }
 
@@ -243,11 +249,14 @@ pub async fn shift(conn: &mut AnyConnection, changes: &[WindowChange]) -> Result
 /// # Errors
 /// See [`get`].
 pub async fn grant(conn: &mut AnyConnection, grants: &[WindowGrant]) -> Result<Vec<WindowRow>, StoreError> {
-    let proposed = |grant| {
-        let WindowGrant { key, amount, limit } = grant;
-        Proposed { key, end: 0, extra: *limit, settled: 0, outstanding: *amount }
-    };
-    let rows: Vec<_> = grants.iter().map(proposed).collect();
+    let proposed = grants.iter().map(|grant| Proposed {
+        key: &grant.key,
+        end: 0,
+        extra: grant.limit,
+        settled: 0,
+        outstanding: grant.amount,
+    });
+    let rows: Vec<_> = proposed.collect();
     put(conn, &GRANT, &rows).await
 }
 

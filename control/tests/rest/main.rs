@@ -9,6 +9,7 @@ mod keys;
 mod lists;
 mod nodes;
 mod prices;
+mod quotas;
 mod schema;
 mod secrets;
 mod start;
