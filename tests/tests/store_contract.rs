@@ -10,6 +10,8 @@ mod config;
 mod fleet;
 #[path = "store_contract/prices.rs"]
 mod prices;
+#[path = "store_contract/quotas.rs"]
+mod quotas;
 #[path = "store_contract/schema.rs"]
 mod schema;
 #[path = "store_contract/tokens.rs"]
@@ -49,6 +51,8 @@ async fn story(url: &str) {
     tokens::idempotent_answers(&domain).await;
     prices::layers_and_history(&domain, &tenant.id).await;
     usage::ingest_and_queries(&domain, &tenant.id).await;
+    quotas::ledger(&domain, &tenant.id).await;
+    quotas::many_at_once(&domain).await;
     fleet::nodes_and_enrolment(&domain).await;
     config::audit(&domain).await;
     schema::writers_wait_for_each_other(&domain.db).await;
@@ -60,12 +64,14 @@ async fn sqlite() {
     let dir = tempfile::tempdir().expect("directory");
     // A path with characters that mean something in a URL.
     story(&format!("sqlite://{}", dir.path().join("c law%20?.db").display())).await;
+    quotas::bots_quotas_move_into_their_table(&format!("sqlite://{}", dir.path().join("old.db").display())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres() {
     let Some(server) = Postgres::start() else { return };
     story(&server.database()).await;
+    quotas::bots_quotas_move_into_their_table(&server.database()).await;
 }
 
 #[tokio::test]

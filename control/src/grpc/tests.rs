@@ -9,10 +9,11 @@ use clawgate_shared::content::{Change, Content};
 use clawgate_shared::id;
 use clawgate_shared::proto::node::config_sync_client::ConfigSyncClient;
 use clawgate_shared::proto::node::fleet_client::FleetClient;
+use clawgate_shared::proto::node::quota_leases_client::QuotaLeasesClient;
 use clawgate_shared::proto::node::usage_ingest_client::UsageIngestClient;
 use clawgate_shared::proto::node::{
-    Ack, ControlMessage, EnrollRequest, EnrollResponse, Hello, Nack, NodeMessage, NodeStatus, RenewRequest,
-    ShipRequest, Update, Version, control_message, node_message::Kind,
+    Ack, ControlMessage, EnrollRequest, EnrollResponse, Hello, LeaseClaim, LeaseReply, LeaseRequest, Nack, NodeMessage,
+    NodeStatus, RenewRequest, ShipRequest, Update, Version, control_message, node_message::Kind,
 };
 use clawgate_shared::seal::{Sealed, SealingKey, SecretBinding};
 use rcgen::{CertificateParams, KeyPair};
@@ -135,6 +136,33 @@ async fn a_node_enrols_once_and_speaks_only_for_itself() {
     assert_eq!(client.renew(renew(&node_id())).await.map_err(|s| s.code()).err(), Some(Code::PermissionDenied));
     let channel = dial(address, &ca, Some((&renewed.certificate_pem, &key))).await;
     assert_eq!(ship(channel, &node).await, Ok(0));
+}
+
+async fn trade(channel: Channel, node: &str, claims: Vec<LeaseClaim>) -> Result<LeaseReply, Code> {
+    let request = LeaseRequest { node_id: node.into(), epoch: 1, instance_id: "i".into(), claims };
+    QuotaLeasesClient::new(channel).trade(request).await.map(tonic::Response::into_inner).map_err(|s| s.code())
+}
+
+#[tokio::test]
+async fn a_node_trades_for_itself_until_it_is_revoked() {
+    let plane = Plane::new().await;
+    let address = tls_address(&plane).await;
+    let ((token, ca), node, key) = (minted(&plane).await, node_id(), KeyPair::generate().expect("key"));
+    let stranger = dial(address, &ca, None).await;
+    assert_eq!(trade(stranger.clone(), &node, Vec::new()).await.err(), Some(Code::Unauthenticated));
+    let enrolled = enroll(stranger, &node, &token, csr(&key)).await.expect("enrols");
+    let channel = dial(address, &ca, Some((&enrolled.certificate_pem, &key))).await;
+    assert_eq!(trade(channel.clone(), &node_id(), Vec::new()).await.err(), Some(Code::PermissionDenied));
+    let claim = LeaseClaim { quota_id: id::new(id::Kind::Quota), want: 5, ..LeaseClaim::default() };
+    let reply = trade(channel.clone(), &node, vec![claim.clone()]).await.expect("answers");
+    assert!(reply.leases.len() == 1 && reply.leases[0].gone && reply.leases[0].quota_id == claim.quota_id);
+    assert!(reply.usable_millis == 780_000 && reply.control_time_micros > 0);
+    let many = vec![claim; 4097];
+    assert_eq!(trade(channel.clone(), &node, many).await.err(), Some(Code::InvalidArgument));
+    let mut tx = plane.db.begin().await.expect("begins");
+    assert!(crate::store::nodes::revoke(&mut tx, &node, 1).await.expect("revokes"));
+    tx.commit().await.expect("commits");
+    assert_eq!(trade(channel, &node, Vec::new()).await.err(), Some(Code::PermissionDenied));
 }
 
 #[tokio::test]

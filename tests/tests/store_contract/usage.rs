@@ -1,6 +1,7 @@
 //! Usage: what ingest writes, what REST reads, and that both agree.
 
 use clawgate_control::domain::Domain;
+use clawgate_control::store::types::Charge;
 use clawgate_control::store::usage_ingest::{self, EventRow, OpenRow, Shard};
 use clawgate_control::store::usage_log::{self, LogFilter};
 use clawgate_control::store::usage_query::{self, By, HOUR, Scope, Span};
@@ -31,6 +32,7 @@ fn event(tenant_id: &str, n: i64) -> EventRow {
             config_version: "1.2.abc".into(),
             agent_id: format!("agent-{}", n % 2),
             session_id: "s".into(),
+            reserved: vec![Charge { quota_id: "quo_1".into(), window_start: START, amount: n }],
         },
         labels: r#"{"team":"x"}"#.into(),
         status_code: if n % 10 == 0 { 502 } else { 200 },
