@@ -137,7 +137,8 @@ impl One {
             ("on_exceed", self.on_exceed.map(Value::from)),
             ("on_outage", self.on_outage.map(Value::from)),
         ];
-        let identity = |quota: &Value| ["metric", "window", "model"].map(|name| quota.get(name).cloned().unwrap_or_default());
+        let identity =
+            |quota: &Value| ["metric", "window", "model"].map(|name| quota.get(name).cloned().unwrap_or_default());
         let current = answer.get("data").and_then(Value::as_array).into_iter().flatten();
         let mut set: Vec<Value> = current.map(settable).collect();
         let wanted: serde_json::Map<String, Value> =
@@ -157,7 +158,10 @@ impl One {
 
 fn settable(quota: &Value) -> Value {
     let fields = quota.as_object().into_iter().flatten();
-    fields.filter(|(name, _)| SETTABLE.contains(&name.as_str())).map(|(name, value)| (name.clone(), value.clone())).collect()
+    fields
+        .filter(|(name, _)| SETTABLE.contains(&name.as_str()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn rows(answer: &Value) -> Vec<Value> {

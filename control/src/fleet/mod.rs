@@ -140,7 +140,18 @@ impl Fleet {
         let learning_until = learning::begin(&db, clock::now_micros()).await?;
         let quotas = Quotas { books: Books::default(), desk: Desk::default(), learning_until };
         let (ingested, ingest_signal) = (IngestTotals::default(), watch::Sender::new(0));
-        Ok(Arc::new(Self { db, vault, authority, options, rollout, publisher, prices, quotas, ingested, ingest_signal }))
+        Ok(Arc::new(Self {
+            db,
+            vault,
+            authority,
+            options,
+            rollout,
+            publisher,
+            prices,
+            quotas,
+            ingested,
+            ingest_signal,
+        }))
     }
 
     /// Starts the background tasks; they end when `stop` is true.

@@ -25,7 +25,9 @@ use super::v1::provider_keys::requests::{
 use super::v1::provider_keys::views::{ProviderKeyHealth, ProviderKeyVerification, ProviderKeyView};
 use super::v1::usage::sums::{BreakdownQuery, StatsQuery, TrendQuery};
 use super::v1::usage::views::{UsageBreakdown, UsageLog, UsageStats, UsageTrend};
-use super::v1::{api_tokens, audit, auth, bots, nodes, prices, projects, provider_keys, quotas, tenants, usage, vendors};
+use super::v1::{
+    api_tokens, audit, auth, bots, nodes, prices, projects, provider_keys, quotas, tenants, usage, vendors,
+};
 use crate::app::metrics::Metrics;
 
 /// Paths of the original designs and what they mean today.

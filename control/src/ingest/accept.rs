@@ -150,13 +150,7 @@ async fn fence(
 }
 
 /// Writes what was planned; the cursor is the caller's.
-async fn write(
-    tx: &mut Tx,
-    books: &Books,
-    shard: Shard<'_>,
-    plan: &Plan,
-    now: i64,
-) -> Result<Accepted, StoreError> {
+async fn write(tx: &mut Tx, books: &Books, shard: Shard<'_>, plan: &Plan, now: i64) -> Result<Accepted, StoreError> {
     let mut accepted = Accepted { lost: unsigned(plan.lost), ..Accepted::default() };
     usage_ingest::insert_opens(tx, shard, &plan.opens).await?;
     let earlier: Vec<&str> = plan.settles_of_earlier.iter().map(String::as_str).collect();

@@ -71,11 +71,7 @@ pub async fn charge(
 }
 
 /// What a lease has settled is no longer outstanding, as far as it was.
-async fn settle_leases(
-    tx: &mut Tx,
-    holder: Holder<'_>,
-    leased: Vec<(WindowKey, i64)>,
-) -> Result<(), StoreError> {
+async fn settle_leases(tx: &mut Tx, holder: Holder<'_>, leased: Vec<(WindowKey, i64)>) -> Result<(), StoreError> {
     let mut found: HashMap<WindowKey, (i64, i64)> = HashMap::new();
     for row in leases::settle(tx, holder, &leased).await? {
         let left = row.granted - row.returned - row.settled;

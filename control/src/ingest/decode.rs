@@ -181,9 +181,8 @@ pub fn indeterminate(mut open: OpenRow) -> EventRow {
 fn charges(given: Vec<wire::Charge>) -> Vec<Charge> {
     let mut found: Vec<Charge> = Vec::with_capacity(given.len().min(MAX_CHARGES));
     for charge in given.into_iter().take(MAX_CHARGES) {
-        let same = |known: &Charge| {
-            (&known.quota_id, known.window_start) == (&charge.quota_id, charge.window_start_micros)
-        };
+        let same =
+            |known: &Charge| (&known.quota_id, known.window_start) == (&charge.quota_id, charge.window_start_micros);
         if id::Kind::Quota.matches(&charge.quota_id) && !found.iter().any(same) {
             let window_start = charge.window_start_micros;
             found.push(Charge { quota_id: charge.quota_id, window_start, amount: count(charge.amount) });
@@ -318,7 +317,10 @@ mod tests {
         ] {
             assert!(matches!(read(Kind::Settle(broken)), Record::Malformed(_)));
         }
-        assert_eq!(read(Kind::End(EpochEnd { abandoned: true, shards: 3 })), Record::End { abandoned: true, shards: 3 });
+        assert_eq!(
+            read(Kind::End(EpochEnd { abandoned: true, shards: 3 })),
+            Record::End { abandoned: true, shards: 3 }
+        );
         assert_eq!(read(Kind::Lost(LostRange { count: 3, reason: String::new() })), Record::Lost { count: 3 });
     }
 

@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn ends_and_losses_are_kept() {
-        let plan = plan([Record::Lost { count: 3 }, Record::Malformed("bad"), Record::End { abandoned: true, shards: 2 }]);
+        let plan =
+            plan([Record::Lost { count: 3 }, Record::Malformed("bad"), Record::End { abandoned: true, shards: 2 }]);
         assert_eq!((plan.lost, plan.ended, plan.malformed), (4, Some("abandoned"), Some("bad")));
         assert_eq!(plan.shards, 2);
     }

@@ -1,7 +1,7 @@
 //! Leases and charges on a real database: what nodes do, lose and repeat.
 
-use clawgate_shared::proto::node::{self as wire, EpochEnd, Open, Settle, UsageRecord, usage_record::Kind};
 use clawgate_shared::id;
+use clawgate_shared::proto::node::{self as wire, EpochEnd, Open, Settle, UsageRecord, usage_record::Kind};
 use prost::Message as _;
 
 use super::trade::trade;
@@ -423,7 +423,9 @@ async fn thousands_of_claims_are_one_call() {
     let node = house.node('a');
     claims.reverse();
     let first = node.trade(&claims, NOON).await.expect("answers");
-    assert!(first.iter().zip(&claims).all(|(answer, claim)| answer.granted == 400 && answer.quota_id == claim.quota_id));
+    assert!(
+        first.iter().zip(&claims).all(|(answer, claim)| answer.granted == 400 && answer.quota_id == claim.quota_id)
+    );
     let again = node.trade(&claims, NOON).await.expect("answers");
     assert_eq!(first, again);
     let mut conn = house.db().read().await.expect("reads");

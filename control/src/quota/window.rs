@@ -253,11 +253,7 @@ mod tests {
             "Australia/Lord_Howe",
             &[("2025-04-05T20:00:00Z", "2025-04-05T13:00:00Z", "2025-04-06T13:30:00Z")],
         );
-        check(
-            QuotaWindow::Day,
-            "UTC",
-            &[("2024-02-29T23:59:59Z", "2024-02-29T00:00:00Z", "2024-03-01T00:00:00Z")],
-        );
+        check(QuotaWindow::Day, "UTC", &[("2024-02-29T23:59:59Z", "2024-02-29T00:00:00Z", "2024-03-01T00:00:00Z")]);
         // Midnight itself is skipped: the day begins at 01:00.
         check(
             QuotaWindow::Day,

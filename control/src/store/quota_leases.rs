@@ -57,11 +57,7 @@ macro_rules! columns {
 
 static SELECT: LazyLock<Statements> = LazyLock::new(|| {
     Statements::new(
-        concat!(
-            "SELECT ",
-            columns!(),
-            " FROM quota_leases WHERE (quota_id, window_start, node_id, epoch) IN (VALUES "
-        ),
+        concat!("SELECT ", columns!(), " FROM quota_leases WHERE (quota_id, window_start, node_id, epoch) IN (VALUES "),
         4,
         ")",
     )

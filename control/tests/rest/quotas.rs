@@ -33,8 +33,7 @@ async fn use_up(control: &Control, bot: &Value, key: &str, model: &str, tokens: 
     };
     let node = id::new(id::Kind::Node);
     let records = [UsageRecord { kind: Some(Kind::Settle(settle)) }.encode_to_vec()];
-    let batch =
-        Batch { node_id: &node, epoch: 1, shard: 0, first_position: 0, records: &records, instance_id: "i" };
+    let batch = Batch { node_id: &node, epoch: 1, shard: 0, first_position: 0, records: &records, instance_id: "i" };
     let (rollout, table, books) = (Rollout::default(), Table::default(), Books::default());
     let accepted = accept(&db, &rollout, &table, &books, batch, clock::now_micros()).await.expect("taken");
     assert_eq!(accepted.events, 1);
@@ -155,10 +154,18 @@ async fn wrong_quotas_are_named_and_roles_are_kept() {
     ]);
     put(json!({"quotas": []})).await.refuses(&[("(body)", "type")]);
     put(Value::Array(vec![good.clone(); 33])).await.refuses(&[("(body)", "length")]);
-    control.call("PUT", "/bots/b/quotas").header("content-type", "application/json").body("[").send().await.problem(400, "invalid_json");
+    control
+        .call("PUT", "/bots/b/quotas")
+        .header("content-type", "application/json")
+        .body("[")
+        .send()
+        .await
+        .problem(400, "invalid_json");
     control.call("GET", "/projects/prj_none/quotas").send().await.problem(404, "not_found");
 
-    for (role, read, write) in [("viewer", 200, 403), ("operator", 200, 403), ("auditor", 200, 403), ("admin", 200, 200)] {
+    for (role, read, write) in
+        [("viewer", 200, 403), ("operator", 200, 403), ("auditor", 200, 403), ("admin", 200, 200)]
+    {
         let token = control.create("/api-tokens", json!({"name": role, "role": role})).await["token"]
             .as_str()
             .expect("token")
@@ -173,7 +180,9 @@ async fn wrong_quotas_are_named_and_roles_are_kept() {
     let body = json!({"name": "o", "role": "owner"});
     let minted = control.call("POST", "/api-tokens").header("x-clawgate-tenant", "other").json(&body).send().await;
     let token = minted.ok(201)["token"].as_str().expect("token").to_owned();
-    for (method, path) in [("GET", "/tenants/default/quotas"), ("PUT", "/tenants/default/quotas"), ("GET", "/bots/b/quotas")] {
+    for (method, path) in
+        [("GET", "/tenants/default/quotas"), ("PUT", "/tenants/default/quotas"), ("GET", "/bots/b/quotas")]
+    {
         let answer = control.as_token(&token, method, path).json(&json!([])).send().await;
         answer.problem(404, "not_found");
     }

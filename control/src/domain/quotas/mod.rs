@@ -113,9 +113,7 @@ pub async fn grant(
     let scope_id = find(&mut change, place).await?;
     let zone = zone(&mut change, &place.tenant_id).await?;
     let mut rows = quotas::of(&mut change, place.scope, &scope_id).await?;
-    rows.retain(|row| {
-        Some(row.spec.metric) == metric && Some(row.spec.window) == kind && row.spec.model == new.model
-    });
+    rows.retain(|row| Some(row.spec.metric) == metric && Some(row.spec.window) == kind && row.spec.model == new.model);
     let row = rows.pop().ok_or(DomainError::NotFound { what: "quota" })?;
     let now = clock::now_micros();
     let Window { start, end } = window::containing(row.spec.window, now, &zone);
@@ -225,9 +223,7 @@ async fn find(conn: &mut AnyConnection, place: &Place) -> Result<String, DomainE
     let (found, what) = match scope {
         QuotaScope::Bot => (bots::get(conn, tenant_id, name).await?.map(|row| row.id), "bot"),
         QuotaScope::Project => (projects::get(conn, tenant_id, name).await?.map(|row| row.id), "project"),
-        QuotaScope::ProviderKey => {
-            (provider_keys::get(conn, tenant_id, name).await?.map(|row| row.id), "provider key")
-        }
+        QuotaScope::ProviderKey => (provider_keys::get(conn, tenant_id, name).await?.map(|row| row.id), "provider key"),
         QuotaScope::Tenant => (tenants::get(conn, tenant_id).await?.map(|row| row.id), "tenant"),
     };
     found.ok_or(DomainError::NotFound { what })

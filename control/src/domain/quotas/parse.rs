@@ -14,7 +14,11 @@ const FIELDS: &[&str] = &["metric", "window", "limit", "model", "action", "warn_
 /// Reads them; what cannot be read is noted, below `list`, and left out.
 pub(in crate::domain) fn parse(errors: &mut Errors, list: &str, values: &[Value]) -> Vec<QuotaSpec> {
     if values.len() > MAX_QUOTAS {
-        errors.add(if list.is_empty() { "(body)" } else { list }, "length", format!("must have at most {MAX_QUOTAS} entries"));
+        errors.add(
+            if list.is_empty() { "(body)" } else { list },
+            "length",
+            format!("must have at most {MAX_QUOTAS} entries"),
+        );
         return Vec::new();
     }
     let mut found: Vec<QuotaSpec> = Vec::new();
