@@ -24,6 +24,8 @@ pub struct Desk {
 #[derive(Debug, Default)]
 struct Inner {
     windows: HashMap<WindowKey, Vec<Seen>>,
+    /// Windows that somebody is short of, and since when at least.
+    short: HashMap<WindowKey, i64>,
     swept_at: i64,
 }
 
@@ -53,19 +55,26 @@ impl Desk {
 
     /// Notes how much a node is short of; 0: it is not.
     pub fn short(&self, key: &WindowKey, node_id: &str, amount: i64, now: i64) {
-        if let Some(seen) = self.lock().entry(key, node_id) {
-            seen.short = amount;
-            seen.short_at = now;
+        let mut inner = self.lock();
+        let Some(seen) = inner.entry(key, node_id) else { return };
+        seen.short = amount;
+        seen.short_at = now;
+        if amount > 0 {
+            inner.short.insert(key.clone(), now);
         }
+    }
+
+    /// Windows that others are short of, at most `most`.
+    pub fn recalls(&self, node_id: &str, most: usize, now: i64) -> Vec<WindowKey> {
+        let mut inner = self.lock();
+        inner.short.retain(|_, at| now.saturating_sub(*at) <= SHORTAGE);
+        let wanted = inner.short.keys().filter(|key| inner.recall(key, node_id, now) > 0);
+        wanted.take(most).cloned().collect()
     }
 
     /// How much the others are short of.
     pub fn recall(&self, key: &WindowKey, node_id: &str, now: i64) -> i64 {
-        let inner = self.lock();
-        let Some(seen) = inner.windows.get(key) else { return 0 };
-        seen.iter()
-            .filter(|seen| seen.node_id != node_id && now.saturating_sub(seen.short_at) <= SHORTAGE)
-            .fold(0, |sum: i64, seen| sum.saturating_add(seen.short))
+        self.lock().recall(key, node_id, now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -75,6 +84,13 @@ impl Desk {
 }
 
 impl Inner {
+    fn recall(&self, key: &WindowKey, node_id: &str, now: i64) -> i64 {
+        let Some(seen) = self.windows.get(key) else { return 0 };
+        seen.iter()
+            .filter(|seen| seen.node_id != node_id && now.saturating_sub(seen.short_at) <= SHORTAGE)
+            .fold(0, |sum: i64, seen| sum.saturating_add(seen.short))
+    }
+
     fn entry(&mut self, key: &WindowKey, node_id: &str) -> Option<&mut Seen> {
         if !self.windows.contains_key(key) {
             if self.windows.len() >= MAX_WINDOWS {
@@ -134,10 +150,13 @@ mod tests {
         desk.others(&key("a"), "n1", true, start);
         desk.short(&key("a"), "n1", 70, start);
         assert_eq!(desk.recall(&key("a"), "n1", start), 0, "not to itself");
+        assert_eq!((desk.recalls("n2", 9, start), desk.recalls("n1", 9, start)), (vec![key("a")], Vec::new()));
+        assert_eq!(desk.recalls("n2", 0, start), Vec::new());
         assert_eq!(desk.recall(&key("a"), "n2", start + 5 * SECOND), 70);
         assert_eq!(desk.recall(&key("a"), "n2", start + 6 * SECOND), 0);
         desk.short(&key("a"), "n1", 70, start + 7 * SECOND);
         desk.short(&key("a"), "n1", 0, start + 8 * SECOND);
         assert_eq!(desk.recall(&key("a"), "n2", start + 8 * SECOND), 0);
+        assert_eq!(desk.recalls("n2", 9, start + 8 * SECOND), Vec::new());
     }
 }

@@ -247,6 +247,9 @@ async fn a_node_that_is_short_is_given_what_others_can_spare() {
     assert_eq!((answer.granted, answer.recall), (0, 0));
     let told = rich.one(ask(&quota, 950, 0, 0, 0), NOON + 2 * SECOND).await;
     assert_eq!(told.recall, 150);
+    let unasked = rich.trade(&[], NOON + 2 * SECOND).await.expect("is answered");
+    assert_eq!((unasked.len(), unasked[0].recall, unasked[0].granted), (1, 150, 950), "also when it names nothing");
+    assert_eq!(poor.trade(&[], NOON + 2 * SECOND).await.expect("is answered"), []);
     rich.one(ask(&quota, 950, 300, 0, 0), NOON + 3 * SECOND).await;
     let answer = poor.one(ask(&quota, 0, 0, 200, 100), NOON + 4 * SECOND).await;
     assert_eq!(answer.granted, 100, "the least, because its fair share is less");
@@ -381,8 +384,8 @@ async fn windows_are_named_by_the_control_plane_alone() {
     let watched = house.quota(QuotaScope::Bot, watched).await;
     let node = house.node('a');
     let today = window::containing(QuotaWindow::Day, NOON, &jiff::tz::TimeZone::UTC);
-    let next = Claim { next: true, ..ask(&quota, 0, 0, 300, 10) };
-    let named = Claim { window_start: today.start, ..next.clone() };
+    // What it has of the named window is not said of the next one.
+    let next = Claim { next: true, window_start: today.start, ..ask(&quota, 100, 0, 300, 10) };
     let both = node.trade(&[ask(&quota, 0, 0, 100, 10), next, ask(&watched, 0, 0, 1, 1)], NOON).await.expect("answers");
     assert_eq!((both[0].window, both[0].granted), (today, 100));
     assert_eq!((both[1].window.start, both[1].granted, both[1].outstanding), (today.end, 300, 300));
@@ -390,7 +393,7 @@ async fn windows_are_named_by_the_control_plane_alone() {
     assert!(node.one(ask("quo_none", 0, 0, 1, 1), NOON).await.gone);
     // The day has turned: the prefetched window is the one that is now.
     let after = today.end + SECOND;
-    let held = Claim { granted: 300, want: 50, ..named };
+    let held = Claim { window_start: today.end, ..ask(&quota, 300, 0, 50, 10) };
     assert_eq!(node.one(held, after).await.granted, 350);
     assert_eq!(node.one(ask(&quota, 350, 0, 0, 0), after).await.window.start, today.end);
     let past = Claim { window_start: today.start, ..ask(&quota, 100, 0, 500, 10) };

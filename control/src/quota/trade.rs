@@ -19,6 +19,8 @@ use crate::store::{Db, StoreError, Tx};
 
 /// Most claims in one call.
 pub const MAX_CLAIMS: usize = 4096;
+/// Most leases in one answer that were not named and are recalled.
+const MAX_RECALLS: usize = 256;
 /// Larger amounts are cut to this; it keeps sums far from overflow.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000_000_000;
 /// A lease is not written again for its time alone more often than this, in
@@ -42,6 +44,14 @@ pub struct Claim {
     pub want: i64,
     /// Less is of no use.
     pub least: i64,
+}
+
+impl Claim {
+    /// Of the window after the named one the node knows nothing yet; what it has
+    /// of the named one is not said of that.
+    fn meant(&self) -> Self {
+        if self.next { Self { granted: 0, returned: 0, ..self.clone() } } else { self.clone() }
+    }
 }
 
 /// What the node has; see the node protocol.
@@ -105,7 +115,8 @@ struct Desktop {
     written: BTreeSet<WindowKey>,
 }
 
-/// Answers the claims of one node, each in its place.
+/// Answers the claims of one node, each in its place; after them, other leases
+/// of its that are recalled.
 ///
 /// # Errors
 /// See [`TradeError`]; nothing is changed then.
@@ -125,12 +136,14 @@ pub async fn trade(
         return Err(TradeError::Ended);
     }
     let book = quotas.books.now(&mut tx).await?;
+    let mut claims: Vec<Claim> = claims.iter().map(Claim::meant).collect();
+    claims.append(&mut recalled(&mut tx, quotas, holder, &claims, now).await?);
     let targets: Vec<Option<Target<'_>>> = claims.iter().map(|claim| target(&book, claim, now)).collect();
     let mut desktop = Desktop::default();
     let keys: BTreeSet<WindowKey> = targets.iter().flatten().map(|target| target.key.clone()).collect();
     let keys: Vec<WindowKey> = keys.into_iter().collect();
     desktop.read(windows::get(&mut tx, &keys).await?, leases::get(&mut tx, holder, &keys).await?);
-    let changing = desktop.changing(claims, &targets, now);
+    let changing = desktop.changing(&claims, &targets, now);
     if !changing.is_empty() {
         let keys: Vec<WindowKey> = changing.iter().map(|change| change.key.clone()).collect();
         let locked = windows::settle(&mut tx, &changing).await?;
@@ -149,6 +162,28 @@ pub async fn trade(
         None => gone(claim),
     };
     Ok(claims.iter().zip(&targets).map(answer).collect())
+}
+
+/// Leases that the node does not name, of windows that others are short of: as
+/// if it had named them, because the answer tells it of them.
+async fn recalled(
+    tx: &mut Tx,
+    quotas: &Quotas,
+    holder: Holder<'_>,
+    claims: &[Claim],
+    now: i64,
+) -> Result<Vec<Claim>, StoreError> {
+    let mut keys = quotas.desk.recalls(holder.node_id, MAX_RECALLS, now);
+    keys.retain(|key| !claims.iter().any(|claim| claim.quota_id == key.quota_id));
+    let held = leases::get(tx, holder, &keys).await?;
+    let claim = |lease: LeaseRow| Claim {
+        quota_id: lease.key.quota_id,
+        window_start: lease.key.start,
+        granted: lease.granted,
+        returned: lease.returned,
+        ..Claim::default()
+    };
+    Ok(held.into_iter().filter(|lease| lease.rest() > 0).map(claim).collect())
 }
 
 fn target<'a>(book: &'a Book, claim: &Claim, now: i64) -> Option<Target<'a>> {
