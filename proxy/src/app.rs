@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::config::{self, ProxyConfig};
 use crate::exchange::{BodyBudget, Inflight, Services};
+use crate::limits::Learned;
 use crate::metering::{Shipper, ShipperHandle, Spool, SpoolError, SpoolOptions};
 use crate::quota::Renewer;
 use crate::routing::Turns;
@@ -274,6 +275,7 @@ fn services(
         client: Client::new(egress, config.timeouts),
         spool,
         slices: Arc::default(),
+        learned: Learned::default(),
         metrics: Arc::new(Metrics::new()),
         access,
         config_age_secs: Arc::new(move || age_secs(&state)),

@@ -21,6 +21,8 @@ pub struct Tally {
     pub served: AtomicU64,
     /// Refusals with `quota_pending`.
     pub pending: AtomicU64,
+    /// Requests without an answer.
+    pub unanswered: AtomicU64,
     /// The code that ended each client, and its message.
     pub ended: Mutex<Vec<(String, String)>>,
 }
@@ -32,6 +34,15 @@ pub struct Tally {
 /// A client gets an answer that is none of 200 and a quota's refusals, or the
 /// flood does not end.
 pub fn flood(addresses: &[SocketAddr], clients: usize, request: &Request) -> Tally {
+    flood_while(addresses, clients, request, || {})
+}
+
+/// The same while `meanwhile` runs, which may kill what listens there: a client
+/// that gets no answer asks again.
+///
+/// # Panics
+/// As [`flood`].
+pub fn flood_while(addresses: &[SocketAddr], clients: usize, request: &Request, meanwhile: impl FnOnce()) -> Tally {
     let tally = Tally::default();
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -39,15 +50,24 @@ pub fn flood(addresses: &[SocketAddr], clients: usize, request: &Request) -> Tal
             let (tally, address) = (&tally, addresses[number % addresses.len()]);
             scope.spawn(move || client(tally, address, request, began));
         }
+        meanwhile();
     });
     tally
 }
 
 fn client(tally: &Tally, address: SocketAddr, request: &Request, began: Instant) {
-    let mut connection = Connection::open(address).expect("connected");
+    let mut kept: Option<Connection> = None;
     loop {
         assert!(began.elapsed() < LIMIT, "the flood does not end: {tally:?}");
-        let answer = connection.call(request).expect("answered");
+        let asked = kept.take().map_or_else(|| Connection::open(address), Ok).and_then(|mut connection| {
+            let answer = connection.call(request)?;
+            Ok((connection, answer))
+        });
+        let Ok((connection, answer)) = asked else {
+            tally.unanswered.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(AGAIN);
+            continue;
+        };
         match (answer.status(), answer.code().as_str()) {
             (200, _) => {
                 tally.served.fetch_add(1, Ordering::Relaxed);
@@ -62,10 +82,11 @@ fn client(tally: &Tally, address: SocketAddr, request: &Request, began: Instant)
                 tally.ended.lock().expect("lock").push((code.to_owned(), answer.text()));
                 return;
             }
+            (503, "not_configured") => std::thread::sleep(AGAIN),
             (status, _) => panic!("{status}: {}", answer.text()),
         }
-        if answer.head.header("connection") == Some("close") {
-            connection = Connection::open(address).expect("connected");
+        if answer.cut.is_none() && answer.head.header("connection") != Some("close") {
+            kept = Some(connection);
         }
     }
 }

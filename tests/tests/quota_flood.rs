@@ -4,11 +4,13 @@
 //! limit, and at least 98 % of it is used. Three runs each; twenty with
 //! `CLAWGATE_VERIFY`.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clawgate_tests::config::verify;
-use clawgate_tests::flood::{Billed, billed, flood};
+use clawgate_tests::flood::{Billed, billed, flood, flood_while};
 use clawgate_tests::http::Request;
+use clawgate_tests::rest::Rest;
 use clawgate_tests::stack::{Bot, Service, Stack, enroll};
 use clawgate_tests::wait::until_good;
 use serde_json::{Value, json};
@@ -86,7 +88,7 @@ fn large_requests_with_tools_and_no_limit_of_their_own() {
     };
     let body = json!({
         "model": "gpt-4o-mini", "tools": (0..12).map(tool).collect::<Vec<_>>(),
-        "messages": [{ "role": "system", "content": "You are an agent. ".repeat(1500) },
+        "messages": [{ "role": "system", "content": "You are an agent. ".repeat(1600) },
             { "role": "user", "content": "say hi" }],
     });
     assert!(body.to_string().len() >= 40 << 10, "{}", body.to_string().len());
@@ -118,6 +120,38 @@ fn requests_whose_input_is_elsewhere() {
         eprintln!("{body}: {sum:?}");
         assert!(sum.tokens <= limit && sum.requests > 0, "overshoot: {sum:?}");
     }
+}
+
+#[test]
+fn small_requests_while_the_node_is_killed() {
+    let mut stack = Stack::start();
+    stack.key("openai", SECRET, &stack.mock.url("/v1"), &[], json!({}));
+    let (limit, body, data) = (1_000_000, small(), stack.data());
+    let bot = stack.bot("flooder", json!({}));
+    quota(&stack, &bot, limit);
+    let asked = request(&bot, &body, 100, 900);
+    let kills = if verify() { 30 } else { 5 };
+    let rest = stack.rest();
+    let used = |rest: &Rest| rest.get("/bots/flooder/quotas")["data"][0].clone();
+    let node = &mut stack.node;
+    let tally = flood_while(&[data], 64, &asked, || {
+        for _ in 0..kills {
+            let before = used(&rest)["used"].as_u64().unwrap_or(0);
+            let more = |quota: &Value| quota["used"].as_u64().unwrap_or(0) > before;
+            until_good("something to be used", Duration::from_secs(30), || used(&rest), more);
+            node.kill();
+            node.start();
+        }
+    });
+    let sum = billed(&stack.mock.entries(), limit);
+    eprintln!("{sum:?} {tally:?}");
+    assert!(sum.tokens <= limit, "overshoot: {sum:?}");
+    assert!(tally.unanswered.load(Ordering::Relaxed) > 0, "no kill was felt");
+    // What was in flight at a kill is charged as it was held: nothing is free.
+    let settled = until_good("leases to end", Duration::from_secs(30), || used(&rest), |q| q["reserved"] == 0);
+    let charged = settled["used"].as_u64().unwrap_or(0);
+    assert!(charged >= sum.tokens && charged <= limit, "{settled} {sum:?}");
+    assert!(charged * 100 >= limit * 98, "{settled}");
 }
 
 #[test]

@@ -80,7 +80,7 @@ async fn settle_leases(tx: &mut Tx, holder: Holder<'_>, leased: Vec<(WindowKey, 
     let shift = |(key, amount): (WindowKey, i64)| {
         let (left, rest) = found.get(&key).copied().unwrap_or_default();
         let amount = rest - left.saturating_add(amount).max(0);
-        (amount != 0).then(|| WindowChange { end: key.start, key, amount })
+        (amount != 0).then_some(WindowChange { end: key.start, key, amount })
     };
     let shifts: Vec<WindowChange> = leased.into_iter().filter_map(shift).collect();
     windows::shift(tx, &shifts).await

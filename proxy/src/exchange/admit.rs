@@ -15,7 +15,8 @@ use super::Services;
 use super::prepare::Prepared;
 use super::receive::Received;
 use super::reject::Refusal;
-use crate::limits::{Hold, Metric, Outage, QuotaRule, Standing};
+use super::settle::Settlement;
+use crate::limits::{Hold, Metric, Outage, QuotaRule, Standing, Usual};
 use crate::quota::{Bound, Demand, Permit, Verdict, judge};
 use crate::snapshot::Bot;
 use crate::wire::error::Code;
@@ -24,6 +25,8 @@ use crate::wire::{Input, input};
 
 /// How long a request waits for what others hold or for a lease.
 const WAIT: Duration = Duration::from_millis(250);
+/// More of an answer is held in steps of so many tokens.
+const STEP: u64 = 256;
 /// What `on_outage: allowance` lets through: one part in so many of the limit.
 const ALLOWANCE: u64 = 10;
 
@@ -33,6 +36,11 @@ pub struct Weight {
     model: String,
     bound: Bound,
     answers: u64,
+    /// What 95 of 100 such requests use at most, when that is known and a quota
+    /// goes by it.
+    expected: Option<Bound>,
+    /// Where to remember what this one uses.
+    pub usual: Option<Arc<Usual>>,
     /// The model's, when a quota counts money.
     pub price: Option<Arc<Price>>,
     /// It costs nothing that a vendor bills by content.
@@ -45,7 +53,13 @@ pub struct Weight {
 ///
 /// # Errors
 /// It cannot be counted, or not in time, and a quota demands it.
-pub fn weigh(bot: &Bot, received: &Received, prepared: &Prepared<'_>, model: &str) -> Result<Option<Weight>, Refusal> {
+pub fn weigh(
+    services: &Services,
+    bot: &Bot,
+    received: &Received,
+    prepared: &Prepared<'_>,
+    model: &str,
+) -> Result<Option<Weight>, Refusal> {
     let pool = bot.pools.get(received.vendor.as_str()).filter(|pool| pool.any_quotas);
     let of_keys = pool.into_iter().flat_map(|pool| &pool.keys).flat_map(|key| &key.quotas);
     let mut rules = bot.quotas.iter().chain(of_keys).filter(|rule| rule.covers(model)).peekable();
@@ -64,7 +78,25 @@ pub fn weigh(bot: &Bot, received: &Received, prepared: &Prepared<'_>, model: &st
     let priced = !free && by_content.iter().any(|rule| rule.metric == Metric::CostMicros);
     let price = if priced { Some(price(&prepared.vendor.slug, model)?) } else { None };
     let answers = prepared.peek.as_ref().and_then(|peek| peek.n).unwrap_or(1);
-    Ok(Some(Weight { model: model.to_owned(), bound, answers, price, free, limit }))
+    let learns = !free && by_content.iter().any(|rule| !rule.strict);
+    let usual = if learns { services.learned.of(&bot.id, model) } else { None };
+    let expected = usual.as_ref().and_then(|usual| usual.bound());
+    let expected =
+        expected.map(|(input, output)| Bound { input: input.min(bound.input), output: output.min(bound.output) });
+    Ok(Some(Weight { model: model.to_owned(), bound, answers, expected, usual, price, free, limit }))
+}
+
+impl Weight {
+    /// What is held under a rule: all that it may cost, or what it usually does.
+    fn bound_for(&self, rule: &QuotaRule) -> &Bound {
+        if rule.strict { &self.bound } else { self.expected.as_ref().unwrap_or(&self.bound) }
+    }
+
+    /// The output for which every rule has held.
+    #[must_use]
+    pub fn held_output(&self) -> u64 {
+        self.expected.as_ref().map_or(self.bound.output, |bound| bound.output)
+    }
 }
 
 /// Whether a vendor bills this request by what is in it.
@@ -144,7 +176,8 @@ pub async fn admit(services: &Services, rules: &[Arc<QuotaRule>], weight: &Weigh
             continue;
         }
         // Weighing has found a price for every rule about money.
-        let Some(amount) = weight.bound.amount(rule.metric, weight.price.as_deref()) else { continue };
+        let bound = weight.bound_for(rule);
+        let Some(amount) = bound.amount(rule.metric, weight.price.as_deref()) else { continue };
         let now = clock::boot_micros();
         let held = match rule.slice.hold(amount, now) {
             Some(held) => Some(held),
@@ -184,7 +217,7 @@ async fn wait(
         let standing = window.as_ref().map(|window| window.standing());
         if let Some(standing) = &standing {
             let price = weight.price.as_deref();
-            let verdict = judge(rule.metric, &weight.bound, weight.answers, price, standing, now);
+            let verdict = judge(rule.metric, weight.bound_for(rule), weight.answers, price, standing, now);
             if verdict != Verdict::Pending {
                 let ends = window.as_ref().map_or(i64::MAX, |window| window.ends());
                 return Err(refusal(rule, amount, standing, ends, verdict));
@@ -219,6 +252,26 @@ fn pending(rule: &QuotaRule, amount: u64, standing: Option<&Standing>) -> Refusa
     Refusal::new(Code::QuotaPending, text)
 }
 
+/// Takes more for an answer that has become longer than what is held for it.
+///
+/// # Errors
+/// A quota that cuts answers off has no more.
+pub fn extend(settlement: &mut Settlement<'_>, output: u64) -> Result<(), Refusal> {
+    if output <= settlement.held_output {
+        return Ok(());
+    }
+    let more = output.saturating_sub(settlement.held_output).max(STEP);
+    let now = clock::boot_micros();
+    for permit in [&mut settlement.permit, &mut settlement.key_permit] {
+        if let Err(rule) = permit.extend(more, now) {
+            let text = format!("the answer has used up the {}; it was cut off", about(&rule));
+            return Err(Refusal::new(Code::QuotaExceeded, text));
+        }
+    }
+    settlement.held_output = settlement.held_output.saturating_add(more);
+    Ok(())
+}
+
 fn refusal(rule: &QuotaRule, amount: u64, standing: &Standing, ends: i64, verdict: Verdict) -> Refusal {
     let Standing { limit, settled, outstanding, .. } = *standing;
     let resets = match ends {
@@ -226,7 +279,7 @@ fn refusal(rule: &QuotaRule, amount: u64, standing: &Standing, ends: i64, verdic
         ends => {
             let left = ends.saturating_sub(clock::boot_micros());
             // Whole seconds: two clocks took part.
-            let at = clock::now_micros().saturating_add(left) / 1_000_000 * 1_000_000;
+            let at = clock::now_micros().saturating_add(left).saturating_add(500_000) / 1_000_000 * 1_000_000;
             format!("it resets at {}", clock::rfc3339(at))
         }
     };

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use clawgate_shared::token::masked;
 
-use crate::limits::Slices;
+use crate::limits::{Learned, Slices};
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
 use crate::telemetry::{AccessLog, Metrics};
@@ -53,6 +53,8 @@ pub struct Services {
     pub spool: Arc<Spool>,
     /// What this node has of each quota.
     pub slices: Arc<Slices>,
+    /// What requests usually use, for quotas that go by it.
+    pub learned: Learned,
     /// Metric families.
     pub metrics: Arc<Metrics>,
     /// Access lines.
@@ -166,9 +168,11 @@ async fn stages<D: Downstream>(
     settlement.facts.config_header.clone_from(&snapshot.version_header);
     authenticate::may_call(&bot)?;
     let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
-    let weight = admit::weigh(&bot, &received, &prepared, &settlement.facts.model)?;
+    let weight = admit::weigh(services, &bot, &received, &prepared, &settlement.facts.model)?;
     if let Some(weight) = &weight {
         settlement.price = weight.price.clone();
+        settlement.usual.clone_from(&weight.usual);
+        settlement.held_output = weight.held_output();
         settlement.facts.max_tokens = weight.limit.as_ref().map(|(_, tokens)| *tokens);
         settlement.permit = admit::admit(services, &bot.quotas, weight).await?;
     }

@@ -8,6 +8,7 @@ use clawgate_shared::dialect::Protocol;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
+use super::admit;
 use super::attempt::{Chosen, upstream_refusal};
 use super::ports::{Downstream, Gone, Length};
 use super::prepare::Prepared;
@@ -86,6 +87,7 @@ pub async fn relay<D: Downstream>(
     settlement.owed |= !status.is_client_error() && !status.is_server_error();
     let length = length_of(&settlement.facts.method, &answer, stripper.is_some());
     let is_stream = is_event_stream(&answer);
+    let cuts = is_stream && (settlement.permit.cuts() || settlement.key_permit.cuts());
     let mut headers = std::mem::take(&mut answer.headers);
     for_bot(&mut headers);
     settlement.facts.stamp(&mut headers);
@@ -109,6 +111,11 @@ pub async fn relay<D: Downstream>(
                 }
                 let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
                 meter.push(&chunk);
+                if cuts && let Err(refusal) = admit::extend(settlement, meter.generated()) {
+                    let _ = take_report(settlement, prepared, meter, false);
+                    break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
+                    return Ok((Outcome::Interrupted, Some(refusal)));
+                }
                 if sent.is_err() {
                     return Ok(end_without_client(settlement, prepared, answer, meter).await);
                 }

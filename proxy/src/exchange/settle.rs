@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::Services;
 use super::record::Facts;
 use super::reject::Refusal;
+use crate::limits::Usual;
 use crate::metering::{ChargeRecord, SettleRecord, SpoolError, SpoolTicket};
 use crate::quota::{Line, Permit, Spent};
 use crate::telemetry::AccessLine;
@@ -76,6 +77,10 @@ pub struct Settlement<'a> {
     pub permit: Permit,
     /// What is held of the quotas of the provider key that is tried.
     pub key_permit: Permit,
+    /// Where to remember what was used, when a quota goes by that.
+    pub usual: Option<Arc<Usual>>,
+    /// Output for which all quotas that would cut the answer off have held.
+    pub held_output: u64,
     /// The model's, when a quota counts money.
     pub price: Option<Arc<Price>>,
     ticket: Option<SpoolTicket>,
@@ -95,6 +100,8 @@ impl<'a> Settlement<'a> {
             owed: false,
             permit: Permit::default(),
             key_permit: Permit::default(),
+            usual: None,
+            held_output: 0,
             price: None,
             ticket: None,
             settled: false,
@@ -167,6 +174,9 @@ impl<'a> Settlement<'a> {
         self.record(outcome, refusal, duration_micros, &spent);
         std::mem::take(&mut self.permit).settle(&spent);
         std::mem::take(&mut self.key_permit).settle(&spent);
+        if let (Some(usual), Some(input), Some(output)) = (&self.usual, usage.input, usage.output) {
+            usual.add(input, output);
+        }
         self.usage = usage;
         self.observe(outcome, refusal, duration_micros);
     }

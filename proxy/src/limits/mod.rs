@@ -7,11 +7,13 @@
 //! Deliberately absent: the network, and waiting; where more comes from is the
 //! business of `quota`.
 
+mod learned;
 mod rule;
 mod slice;
 mod slices;
 mod window;
 
+pub use learned::{Learned, Usual};
 pub use rule::{Metric, Outage, QuotaRule};
 pub use slice::{Claim, Granted, Hold, Shortage, Slice};
 pub use slices::Slices;

@@ -91,6 +91,8 @@ pub struct Granted {
     pub next: bool,
     /// Cumulative.
     pub granted: u64,
+    /// Cumulative.
+    pub returned: u64,
     /// How long it may be used.
     pub usable_until: i64,
     /// Of all nodes together.
@@ -314,9 +316,13 @@ impl Slice {
         self.allowed.store(0, Ordering::Relaxed);
         let mut others = self.others();
         let window = self.place(&mut others, granted, now);
-        window.renew(granted.granted, granted.ends, granted.usable_until, granted.standing);
+        window.renew(granted.granted, granted.returned, granted.ends, granted.usable_until, granted.standing);
         if granted.recall > 0 {
-            window.give_back(granted.recall);
+            // What those who wait here can use stays: else two nodes would pass
+            // the last of it to and fro.
+            let usable = window.free() >= self.typical.load(Ordering::Relaxed);
+            let kept = if usable { self.wanted.load(Ordering::Relaxed) } else { 0 };
+            window.give_back(granted.recall.min(window.free().saturating_sub(kept)));
         }
         drop(others);
         self.tell();
@@ -497,8 +503,12 @@ mod tests {
         let slice = slice();
         slice.renew(&granted(1, i64::MAX, 100), 0);
         let held = slice.hold(70, 0).expect("fits");
-        slice.renew(&Granted { recall: 50, ..granted(1, i64::MAX, 100) }, 0);
-        assert_eq!(slice.window(0).map(|w| (w.free(), w.returned(), w.held())), Some((0, 30, 70)));
+        let waits = slice.short(70);
+        slice.renew(&Granted { recall: 50, ..granted(1, i64::MAX, 150) }, 0);
+        assert_eq!(slice.window(0).map(|w| (w.free(), w.returned())), Some((70, 10)), "who waits can use it");
+        drop(waits);
+        slice.renew(&Granted { recall: 50, ..granted(1, i64::MAX, 150) }, 0);
+        assert_eq!(slice.window(0).map(|w| (w.free(), w.returned(), w.held())), Some((20, 60, 70)));
         drop(held);
     }
 

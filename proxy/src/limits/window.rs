@@ -155,8 +155,12 @@ impl Window {
         }
     }
 
-    /// The control plane's word: cumulative `granted`, and how long it holds.
-    pub(super) fn renew(&self, granted: u64, ends: i64, usable_until: i64, standing: Standing) {
+    /// The control plane's word: cumulative `granted` and `returned`, and how
+    /// long it holds. More `returned` than was given back from here has been
+    /// taken back, because nothing was heard of this node for too long.
+    pub(super) fn renew(&self, granted: u64, returned: u64, ends: i64, usable_until: i64, standing: Standing) {
+        let before = self.returned.fetch_max(returned, Ordering::Relaxed);
+        self.free.fetch_sub(signed(returned.saturating_sub(before)), Ordering::AcqRel);
         let before = self.granted.fetch_max(granted, Ordering::Relaxed);
         self.free.fetch_add(signed(granted.saturating_sub(before)), Ordering::AcqRel);
         self.ends.store(ends, Ordering::Relaxed);
@@ -184,7 +188,7 @@ mod tests {
 
     fn window(granted: u64) -> Window {
         let window = Window::new(0, 1000);
-        window.renew(granted, 1000, 500, Standing { limit: granted, at: 0, ..Standing::default() });
+        window.renew(granted, 0, 1000, 500, Standing { limit: granted, at: 0, ..Standing::default() });
         window
     }
 
@@ -209,8 +213,20 @@ mod tests {
         assert!(!window.hold(1, 0));
         window.give_back(10);
         assert_eq!((window.free(), window.returned()), (0, 0));
-        window.renew(160, 1000, 500, Standing::default());
+        window.renew(160, 0, 1000, 500, Standing::default());
         assert_eq!(window.free(), 10);
+    }
+
+    #[test]
+    fn what_was_taken_back_meanwhile_is_not_used_any_more() {
+        let window = window(100);
+        assert!(window.hold(30, 0));
+        window.renew(100, 70, 1000, 500, Standing::default());
+        assert_eq!((window.free(), window.returned(), window.held()), (0, 70, 30));
+        window.settle(30, 10);
+        assert_eq!((window.free(), window.held()), (20, 0));
+        window.renew(100, 100, 1000, 500, Standing::default());
+        assert!(!window.hold(1, 0), "even what was held");
     }
 
     #[test]
@@ -218,7 +234,7 @@ mod tests {
         let window = window(100);
         assert!(window.hold(1, 499) && !window.hold(1, 500));
         assert!(!window.is_over(999) && window.is_over(1000));
-        window.renew(100, 1000, 400, Standing::default());
+        window.renew(100, 0, 1000, 400, Standing::default());
         assert!(window.hold(1, 499), "an older answer shortens nothing");
     }
 
@@ -231,7 +247,7 @@ mod tests {
                 match kind {
                     0 => {
                         granted += a;
-                        window.renew(granted, 1000, 500, Standing::default());
+                        window.renew(granted, 0, 1000, 500, Standing::default());
                     }
                     1 => {
                         let free = granted as i64 - (returned + used + held.iter().sum::<u64>()) as i64;

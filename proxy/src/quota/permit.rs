@@ -108,8 +108,17 @@ impl Permit {
         }
     }
 
-    /// Takes more of every quota that counts answers, or of none: the answer has
-    /// become longer than what is held. Gives the rule that has no more.
+    /// Whether an answer may have to be cut off.
+    #[must_use]
+    pub fn cuts(&self) -> bool {
+        self.entries.iter().any(|entry| entry.rule.cut)
+    }
+
+    /// Takes more of every quota that cuts answers off: this one has become
+    /// longer than what is held.
+    ///
+    /// # Errors
+    /// The rule that has no more.
     pub fn extend(&mut self, output: u64, now: i64) -> Result<(), Arc<QuotaRule>> {
         for entry in &mut self.entries {
             let counts = matches!(entry.rule.metric, Metric::TotalTokens | Metric::OutputTokens);

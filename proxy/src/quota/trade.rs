@@ -53,6 +53,7 @@ fn granted(lease: &Lease, next: bool, usable_until: i64, control_time: i64, aske
         ends,
         next,
         granted: lease.granted,
+        returned: lease.returned,
         usable_until,
         standing: Standing { limit: lease.limit, settled: lease.settled, outstanding: lease.outstanding, at: now },
         recall: lease.recall,

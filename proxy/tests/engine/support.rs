@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clawgate_proxy::exchange::{BodyBudget, Inflight, Services};
-use clawgate_proxy::limits::Slices;
+use clawgate_proxy::limits::{Learned, Slices};
 use clawgate_proxy::metering::{Spool, SpoolOptions};
 use clawgate_proxy::routing::Turns;
 use clawgate_proxy::server::{Bound, Front, Gateway, Listener, SourcePolicy, TlsFiles, bind};
@@ -83,6 +83,7 @@ impl Node {
             client: Client::new(Egress::new(PrivateUpstreams::loopback(), timeouts.connect), timeouts),
             spool: Arc::new(spool),
             slices: Arc::default(),
+            learned: Learned::default(),
             metrics: Arc::new(Metrics::new()),
             access: AccessLog::open("off").expect("no log"),
             config_age_secs: Arc::new(|| 0),

@@ -151,6 +151,12 @@ impl Meter {
         }
     }
 
+    /// About how much a stream has generated so far, in tokens.
+    #[must_use]
+    pub const fn generated(&self) -> u64 {
+        self.outcome.text.tokens()
+    }
+
     /// Whether the end was seen already. Only event streams tell before
     /// [`Self::finish`].
     #[must_use]

@@ -1,7 +1,7 @@
 //! What an answer says besides its counts.
 
-use super::text::TextSize;
 use super::super::json::{Scanner, Step};
+use super::text::TextSize;
 
 /// Longest error code that is kept.
 const MAX_CODE: usize = 64;

@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn a_request_counts_whole_and_a_picture_as_a_picture() {
-        let request = |content: &str| format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{content}"}}]}}"#);
+        let request =
+            |content: &str| format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{content}"}}]}}"#);
         let size = |content: &str| TextSize::of_request(request(content).as_bytes()).tokens();
         let words = "The quick brown fox jumps over the lazy dog. ";
         let (short, long) = (size(""), size(&words.repeat(100)));
