@@ -25,6 +25,7 @@ pub fn kind_of(resource: &Resource) -> Option<&'static str> {
         Body::Vendor(_) => "vendor",
         Body::Settings(_) => "settings",
         Body::Quota(_) => "quota",
+        Body::Price(_) => "price",
     })
 }
 

@@ -85,7 +85,7 @@ pub async fn replace(
     written(&mut change, caller, tenant_id, "price.replace", detail).await?;
     kept.append(&mut new);
     kept.sort_by(|a, b| (&a.vendor, &a.model, a.effective_from).cmp(&(&b.vendor, &b.model, b.effective_from)));
-    change.keep(kept).await
+    change.publish(kept).await
 }
 
 /// Takes over a price file, for everybody, from `from` on (`None`: from now
@@ -128,7 +128,7 @@ pub async fn import(
     prices::insert(&mut change, &new).await?;
     let detail = json!({"added": done.added, "changed": done.changed, "unchanged": done.unchanged});
     written(&mut change, caller, None, "price.import", detail).await?;
-    change.keep(done).await
+    change.publish(done).await
 }
 
 async fn own_vendors(change: &mut Change, tenant_id: Option<&str>) -> Result<BTreeSet<String>, DomainError> {

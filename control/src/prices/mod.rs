@@ -11,4 +11,5 @@ mod handle;
 mod table;
 
 pub use handle::{Prices, watch_for_changes};
-pub use table::{Source, Table};
+pub use clawgate_shared::pricing::Source;
+pub use table::Table;

@@ -3,34 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use clawgate_shared::pricing::{Book, Entry, ServiceTier, Spent, builtin, candidates, cost};
+use clawgate_shared::pricing::{Entry, ServiceTier, Source, Sources, Spent, candidates, cost};
 use clawgate_shared::usage::Usage;
 
 use crate::store::prices::{PriceRow, PriceSource};
-use crate::store::types::text_enum;
 use crate::store::usage_ingest::EventRow;
-
-text_enum!(
-    /// Where a price in effect comes from, the first that counts first.
-    Source {
-        /// Set by hand for one tenant.
-        Tenant => "tenant",
-        /// Set by hand for everybody.
-        Platform => "platform",
-        /// A price file.
-        Import => "import",
-        /// The list of this release.
-        Builtin => "builtin",
-    }
-);
 
 /// Prices of every source.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     version: String,
-    tenants: HashMap<String, Book>,
-    platform: Book,
-    imported: Book,
+    sources: Sources,
 }
 
 impl Table {
@@ -42,12 +25,12 @@ impl Table {
             let reference = Arc::from(format!("{}/{}/{}", row.id, row.vendor, row.model));
             let until = row.ended_at.unwrap_or(i64::MAX);
             let entry = Entry { from: row.effective_from, until, reference, price: Arc::new(row.price) };
-            let book = match (row.source, row.tenant_id.is_empty()) {
-                (PriceSource::Import, _) => &mut table.imported,
-                (PriceSource::Override, true) => &mut table.platform,
-                (PriceSource::Override, false) => table.tenants.entry(row.tenant_id).or_default(),
+            let source = match (row.source, row.tenant_id.is_empty()) {
+                (PriceSource::Import, _) => Source::Import,
+                (PriceSource::Override, true) => Source::Platform,
+                (PriceSource::Override, false) => Source::Tenant,
             };
-            book.add(&row.vendor, &row.model, entry);
+            table.sources.add(source, &row.tenant_id, &row.vendor, &row.model, entry);
         }
         table
     }
@@ -58,20 +41,11 @@ impl Table {
         &self.version
     }
 
-    fn sources(&self, tenant_id: &str) -> impl Iterator<Item = (Source, &Book)> {
-        let own = self.tenants.get(tenant_id).map(|book| (Source::Tenant, book));
-        own.into_iter().chain([
-            (Source::Platform, &self.platform),
-            (Source::Import, &self.imported),
-            (Source::Builtin, builtin::book()),
-        ])
-    }
-
     /// The price of a model at a time, for a tenant; `names` as
     /// [`candidates`] gives them.
     #[must_use]
     pub fn find(&self, tenant_id: &str, vendor: &str, names: &[String], at: i64) -> Option<(Source, &Entry)> {
-        self.sources(tenant_id).find_map(|(source, book)| Some((source, book.find(vendor, names, at)?)))
+        self.sources.find(tenant_id, vendor, names, at)
     }
 
     /// Every price in effect at a time, for a tenant (empty: for a tenant
@@ -79,7 +53,7 @@ impl Table {
     #[must_use]
     pub fn in_effect(&self, tenant_id: &str, at: i64) -> BTreeMap<(&str, &str), (Source, &Entry)> {
         let mut found = BTreeMap::new();
-        for (source, book) in self.sources(tenant_id) {
+        for (source, book) in self.sources.of(tenant_id) {
             for (vendor, model, entry) in book.at(at) {
                 found.entry((vendor, model)).or_insert((source, entry));
             }

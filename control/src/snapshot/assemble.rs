@@ -7,19 +7,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use clawgate_shared::content::{Content, ContentError};
+use clawgate_shared::pricing::Source;
 use clawgate_shared::proto::node::{
-    Bot, BotState, BotToken, Label, ModelAlias, ModelFallback, Project, ProviderKey, Quota, Resource, Settings, Tenant,
+    Bot, BotState, BotToken, Label, ModelAlias, ModelFallback, Price, Project, ProviderKey, Quota, Resource, Settings, Tenant,
     Vendor, resource::Body,
 };
 use clawgate_shared::seal::SecretBinding;
 
 use crate::store::bot_tokens::BotTokenRow;
 use crate::store::bots::BotRow;
+use crate::store::prices::{PriceRow, PriceSource};
 use crate::store::provider_keys::{ProviderKeyRow, SealedColumns};
 use crate::store::quotas::QuotaRow;
 use crate::store::revisions::Revision;
-use crate::store::types::{QuotaAction, TenantState};
-use crate::store::{StoreError, Tx, bot_tokens, bots, projects, provider_keys, quotas, revisions, tenants, vendors};
+use crate::store::types::{QuotaAction, QuotaMetric, TenantState};
+use crate::store::{StoreError, Tx, bot_tokens, bots, prices, projects, provider_keys, quotas, revisions, tenants, vendors};
 use crate::vault::Vault;
 
 /// The id of the one settings resource.
@@ -130,9 +132,17 @@ pub async fn assemble(tx: &mut Tx, vault: &Vault, extra: &Extra, now: i64) -> Re
     for row in provider_keys::all(tx).await? {
         out.key(row, vault)?;
     }
+    let mut counts_money = false;
     for row in quotas::all(tx).await?.into_iter().filter(|row| row.spec.action == QuotaAction::Block) {
+        counts_money |= row.spec.metric == QuotaMetric::CostMicros;
         let (id, body) = quota(row);
         out.put(id, Body::Quota(body))?;
+    }
+    if counts_money {
+        for row in prices::all(tx).await?.into_iter().filter(|row| row.ended_at.is_none_or(|at| at > now)) {
+            let (id, body) = price(row);
+            out.put(id, Body::Price(body))?;
+        }
     }
     Ok(out)
 }
@@ -181,6 +191,25 @@ impl Assembled {
         };
         self.put(row.id, Body::ProviderKey(body))
     }
+}
+
+/// A stored price that is or will be in effect.
+fn price(row: PriceRow) -> (String, Price) {
+    let source = match (row.source, row.tenant_id.is_empty()) {
+        (PriceSource::Import, _) => Source::Import,
+        (PriceSource::Override, true) => Source::Platform,
+        (PriceSource::Override, false) => Source::Tenant,
+    };
+    let body = Price {
+        source: source.as_str().to_owned(),
+        tenant_id: row.tenant_id,
+        vendor: row.vendor,
+        model: row.model,
+        bands: row.price.to_json().to_string(),
+        from_micros: row.effective_from,
+        until_micros: row.ended_at.unwrap_or(0),
+    };
+    (row.id, body)
 }
 
 /// A quota that nodes enforce.

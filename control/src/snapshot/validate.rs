@@ -130,6 +130,10 @@ impl<'a> Check<'a> {
             Some(Body::Bot(bot)) => self.bot(&resource.id, bot),
             Some(Body::ProviderKey(key)) => self.key(&resource.id, key),
             Some(Body::Quota(quota)) => self.quota(&resource.id, quota),
+            Some(Body::Price(price)) => {
+                let name = format!("price {}", resource.id);
+                self.texts(&name, [&resource.id, &price.vendor, &price.model]);
+            }
             None => self.refuse(&format!("resource {}", resource.id), "has no body"),
         }
     }

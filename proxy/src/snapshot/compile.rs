@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clawgate_shared::catalogue::{AuthForm, CustomVendor, IncludeUsage, Vendor, base_for_key};
 use clawgate_shared::content::Content;
 use clawgate_shared::origin::{BaseUrl, Origin};
+use clawgate_shared::pricing::{Entry, Price, Source, Sources};
 use clawgate_shared::proto::node::{self as wire, SealedSecret, resource::Body};
 use clawgate_shared::seal::{SealError, Sealed, SealingKey, SecretBinding};
 use http::HeaderValue;
@@ -41,7 +42,8 @@ pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) 
     work.tenants(content);
     work.quotas(content);
     let keys = work.keys(content);
-    let mut snapshot = Snapshot { max_config_age_secs, keys, ..Snapshot::default() };
+    let prices = work.prices(content);
+    let mut snapshot = Snapshot { max_config_age_secs, keys, prices, ..Snapshot::default() };
     for resource in content.iter() {
         if let Some(Body::Bot(bot)) = &resource.body {
             work.bot(&resource.id, bot, &mut snapshot);
@@ -128,6 +130,28 @@ impl Work<'_> {
                 None => self.refuse(format!("quota {}: a word is not one of the known ones", resource.id)),
             }
         }
+    }
+
+    /// Content is ordered by id, and ids by time: the order in which prices were
+    /// set.
+    fn prices(&mut self, content: &Content) -> Sources {
+        let mut prices = Sources::default();
+        for resource in content.iter() {
+            let Some(Body::Price(price)) = &resource.body else { continue };
+            let bands = serde_json::from_str(&price.bands).ok().and_then(|json| Price::from_json(&json).ok());
+            let (Some(bands), Some(source)) = (bands, Source::parse(&price.source)) else {
+                self.refuse(format!("price {}: cannot be read", resource.id));
+                continue;
+            };
+            let entry = Entry {
+                from: price.from_micros,
+                until: if price.until_micros == 0 { i64::MAX } else { price.until_micros },
+                reference: resource.id.as_str().into(),
+                price: Arc::new(bands),
+            };
+            prices.add(source, &price.tenant_id, &price.vendor, &price.model, entry);
+        }
+        prices
     }
 
     fn quotas_of(&self, scopes: &[(&str, &str)]) -> Vec<Arc<QuotaRule>> {

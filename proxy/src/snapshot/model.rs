@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use clawgate_shared::catalogue::{self, Vendor};
+use clawgate_shared::pricing::Sources;
 use clawgate_shared::token::TokenHash;
 use http::HeaderValue;
 
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub version_header: Option<HeaderValue>,
     /// Bots by the hash of each of their tokens.
     pub tokens: TokenMap,
+    /// What models cost, for quotas that count money.
+    pub prices: Sources,
     /// Seconds without contact after which nothing is served; 0: no limit.
     pub max_config_age_secs: u64,
     /// How many bots and keys, for `/readyz` and the log.

@@ -14,6 +14,7 @@ pub mod litellm;
 mod name;
 mod price;
 mod rate;
+mod sources;
 mod text;
 
 pub use book::{Book, Entry};
@@ -21,4 +22,5 @@ pub use cost::{Spent, cost, cost_at_most};
 pub use name::candidates;
 pub use price::{Band, Component, Price, Rates, ServiceTier};
 pub use rate::{Rate, RateError};
+pub use sources::{Source, Sources};
 pub use text::FieldFault;
