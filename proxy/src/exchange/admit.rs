@@ -7,7 +7,7 @@ use std::time::Duration;
 use clawgate_shared::catalogue::RouteClass;
 use clawgate_shared::clock;
 use clawgate_shared::dialect::Protocol;
-use clawgate_shared::pricing::{Price, builtin, candidates};
+use clawgate_shared::pricing::{Price, candidates};
 use http::Method;
 use tokio::time::{Instant, timeout_at};
 
@@ -18,7 +18,7 @@ use super::reject::Refusal;
 use super::settle::Settlement;
 use crate::limits::{Hold, Metric, Outage, QuotaRule, Standing, Usual};
 use crate::quota::{Bound, Demand, Permit, Verdict, judge};
-use crate::snapshot::Bot;
+use crate::snapshot::{Bot, Tenant};
 use crate::wire::error::Code;
 use crate::wire::splice::{self, LimitField, Splice};
 use crate::wire::{Input, input};
@@ -76,7 +76,7 @@ pub fn weigh(
         bot.default_max_tokens.filter(|_| strict).and_then(|tokens| Some((set_limit(prepared, tokens)?, tokens)));
     let bound = if free { Bound::default() } else { bound(prepared, model, limit.as_ref()) };
     let priced = !free && by_content.iter().any(|rule| rule.metric == Metric::CostMicros);
-    let price = if priced { Some(price(&prepared.vendor.slug, model)?) } else { None };
+    let price = if priced { Some(price(&bot.tenant, &prepared.vendor.slug, model)?) } else { None };
     let answers = prepared.peek.as_ref().and_then(|peek| peek.n).unwrap_or(1);
     let learns = !free && by_content.iter().any(|rule| !rule.strict);
     let usual = if learns { services.learned.of(&bot.id, model) } else { None };
@@ -155,9 +155,9 @@ fn bound(prepared: &Prepared<'_>, model: &str, limit: Option<&(Splice, u64)>) ->
     })
 }
 
-fn price(vendor: &str, model: &str) -> Result<Arc<Price>, Refusal> {
-    let found = builtin::book().find(vendor, &candidates(vendor, model), clock::now_micros());
-    found.map(|entry| entry.price.clone()).ok_or_else(|| {
+fn price(tenant: &Tenant, vendor: &str, model: &str) -> Result<Arc<Price>, Refusal> {
+    let found = tenant.prices.find(&tenant.id, vendor, &candidates(vendor, model), clock::now_micros());
+    found.map(|(_, entry)| entry.price.clone()).ok_or_else(|| {
         let text =
             format!("a money quota applies and model {model:?} of {vendor} has no price; set one or use another");
         Refusal::new(Code::ModelUnpriced, text)

@@ -42,8 +42,7 @@ pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) 
     work.tenants(content);
     work.quotas(content);
     let keys = work.keys(content);
-    let prices = work.prices(content);
-    let mut snapshot = Snapshot { max_config_age_secs, keys, prices, ..Snapshot::default() };
+    let mut snapshot = Snapshot { max_config_age_secs, keys, ..Snapshot::default() };
     for resource in content.iter() {
         if let Some(Body::Bot(bot)) = &resource.body {
             work.bot(&resource.id, bot, &mut snapshot);
@@ -107,10 +106,11 @@ impl Work<'_> {
                 }
             }
         }
+        let prices = Arc::new(self.prices(content));
         for resource in content.iter() {
             if let Some(Body::Tenant(tenant)) = &resource.body {
                 let own = vendors.remove(resource.id.as_str()).unwrap_or_default();
-                let tenant = Tenant { id: resource.id.as_str().into(), suspended: tenant.suspended, vendors: own };
+                let tenant = Tenant { id: resource.id.as_str().into(), suspended: tenant.suspended, prices: prices.clone(), vendors: own };
                 self.tenants.insert(resource.id.clone(), Arc::new(tenant));
             }
         }

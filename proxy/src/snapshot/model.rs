@@ -41,8 +41,6 @@ pub struct Snapshot {
     pub version_header: Option<HeaderValue>,
     /// Bots by the hash of each of their tokens.
     pub tokens: TokenMap,
-    /// What models cost, for quotas that count money.
-    pub prices: Sources,
     /// Seconds without contact after which nothing is served; 0: no limit.
     pub max_config_age_secs: u64,
     /// How many bots and keys, for `/readyz` and the log.
@@ -78,6 +76,8 @@ pub struct Tenant {
     pub id: Arc<str>,
     /// Nobody of it is served.
     pub suspended: bool,
+    /// What models cost, for quotas that count money.
+    pub prices: Arc<Sources>,
     /// Its own vendors, by slug.
     pub vendors: HashMap<String, Arc<Vendor>>,
 }
