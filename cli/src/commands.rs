@@ -182,6 +182,8 @@ mod tests {
             "clawgate api-token create --name ci --role viewer",
             "clawgate audit list --limit 5",
             "clawgate vendor list",
+            "clawgate bot limits set demo --requests-per-minute 60 --max-concurrency 4",
+            "clawgate tenant limits get acme",
             "clawgate quota list --bot demo --output json",
             "clawgate quota set --bot demo --metric total_tokens --window day --limit 100000",
             "clawgate quota set --tenant acme --json quotas.json",

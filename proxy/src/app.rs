@@ -28,7 +28,7 @@ use crate::server::{
 use crate::snapshot::cache::{Cache, CacheError};
 use crate::snapshot::{Handle, Inputs, compile};
 use crate::sync::{
-    Activate, ControlChannel, IdentityCell, IdentityError, StatusSource, SyncClient, SyncParts, SyncState,
+    Activate, ControlChannel, IdentityCell, IdentityError, PeersSink, StatusSource, SyncClient, SyncParts, SyncState,
 };
 use crate::telemetry::{AccessLog, Metrics};
 use crate::upstream::{Client, Egress};
@@ -127,6 +127,7 @@ impl Node {
             cache: Arc::new(Cache::open(&config.data_dir.join("node/config"))?),
             state: state.clone(),
             status: status(&services),
+            peers: peers(&services),
             instance_id: instance_id.clone(),
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
         });
@@ -276,6 +277,7 @@ fn services(
         spool,
         slices: Arc::default(),
         learned: Learned::default(),
+        gates: Arc::default(),
         metrics: Arc::new(Metrics::new()),
         access,
         config_age_secs: Arc::new(move || age_secs(&state)),
@@ -290,7 +292,13 @@ fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>) -> Activate
     let services = services.clone();
     Arc::new(move |content: &Content, secrets: &HashMap<String, SealedSecret>, version: &Version| {
         let sealing_key = identity.sealing_key().ok_or_else(|| vec!["this node has no sealing key yet".to_owned()])?;
-        let inputs = Inputs { sealing_key: &sealing_key, secrets, turns: &turns, slices: &services.slices };
+        let inputs = Inputs {
+            sealing_key: &sealing_key,
+            secrets,
+            turns: &turns,
+            slices: &services.slices,
+            gates: &services.gates,
+        };
         match compile(content, version, &inputs) {
             Ok(snapshot) => {
                 tracing::info!(version = %snapshot.version, bots = snapshot.bots, keys = snapshot.keys, "configuration in service");
@@ -305,6 +313,12 @@ fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>) -> Activate
             }
         }
     })
+}
+
+/// What `sync` calls when it hears how many nodes there are.
+fn peers(services: &Arc<Services>) -> PeersSink {
+    let gates = services.gates.clone();
+    Arc::new(move |nodes| gates.share(nodes, clock::boot_micros()))
 }
 
 fn status(services: &Arc<Services>) -> StatusSource {

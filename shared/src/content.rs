@@ -142,7 +142,8 @@ mod tests {
     use crate::proto::node::{Project, Tenant};
 
     fn tenant(id: &str, slug: &str) -> Resource {
-        let body = Body::Tenant(Tenant { slug: slug.into(), suspended: false, time_zone: "UTC".into() });
+        let body =
+            Body::Tenant(Tenant { slug: slug.into(), suspended: false, time_zone: "UTC".into(), ..Tenant::default() });
         Resource { id: id.into(), body: Some(body) }
     }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::body::{Body, JsonArg, pair};
 use super::bot_token::{self, TokenVerb};
 use super::client::path;
+use super::limits::LimitsVerb;
 use super::{Column, ListArgs, Session};
 use crate::failure::Failure;
 
@@ -92,6 +93,9 @@ pub(crate) enum BotVerb {
         /// Hostname
         bot: String,
     },
+    /// Its rate and concurrency limits
+    #[command(subcommand)]
+    Limits(LimitsVerb),
     /// Its tokens
     #[command(subcommand)]
     Token(TokenVerb),
@@ -186,6 +190,7 @@ impl BotVerb {
             Self::Restart { bot } => switch(session, &bot, "restart").await,
             Self::Suspend { bot } => switch(session, &bot, "suspend").await,
             Self::Resume { bot } => switch(session, &bot, "resume").await,
+            Self::Limits(verb) => verb.run(session, "bots").await,
             Self::Token(verb) => verb.run(session).await,
         }
     }

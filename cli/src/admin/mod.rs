@@ -13,6 +13,7 @@ mod bot_token;
 mod client;
 mod env;
 mod key;
+mod limits;
 mod node;
 mod output;
 mod price;

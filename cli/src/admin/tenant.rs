@@ -2,6 +2,7 @@
 
 use super::body::{Body, JsonArg};
 use super::client::path;
+use super::limits::LimitsVerb;
 use super::{Column, ListArgs, Session};
 use crate::failure::Failure;
 
@@ -32,6 +33,9 @@ pub(crate) enum TenantVerb {
         #[command(flatten)]
         fields: Fields,
     },
+    /// Rate and concurrency limits of all its bots together
+    #[command(subcommand)]
+    Limits(LimitsVerb),
     /// Deletes a tenant without bots and keys
     Delete {
         /// Id or slug
@@ -79,6 +83,7 @@ impl TenantVerb {
                 let body = fields.body()?.for_update()?;
                 session.changed(api.patch(&path(&["tenants", &tenant])?, &body).await?)
             }
+            Self::Limits(verb) => verb.run(session, "tenants").await,
             Self::Delete { tenant } => {
                 session.deleted(api.delete(&path(&["tenants", &tenant])?).await?, "tenant", &tenant)
             }

@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod bots;
 mod change;
 pub mod error;
+pub mod limits;
 pub mod nodes;
 pub mod prices;
 pub mod projects;

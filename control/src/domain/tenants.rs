@@ -7,6 +7,7 @@ use super::change::{Change, Target, check_version, check_written};
 use super::error::conflict;
 use super::rules::Errors;
 use super::{Caller, Domain, DomainError, Done, Permission, Principal, Role, quotas};
+use crate::store::bots::Limits;
 use crate::store::tenants::{self, TenantRow};
 use crate::store::tombstones::{self, Tombstone};
 use crate::store::types::TenantState;
@@ -80,6 +81,7 @@ pub async fn create(domain: &Domain, caller: &Caller, new: NewTenant) -> Result<
         slug: new.slug,
         state,
         time_zone: new.time_zone.unwrap_or_else(|| "UTC".into()),
+        limits: Limits::default(),
         version: 1,
         created_at: now,
         updated_at: now,
@@ -105,11 +107,10 @@ pub async fn update(
     expected: Option<u64>,
 ) -> Result<Done<TenantRow>, DomainError> {
     let principal = &caller.principal;
-    let manages = principal.require(Permission::TenantManage, tenant_id);
     if patch.suspended.is_some() {
-        manages?;
-    } else if manages.is_err() {
-        principal.require(Permission::TenantWrite, tenant_id)?;
+        principal.require(Permission::TenantManage, tenant_id)?;
+    } else {
+        require_write(caller, tenant_id)?;
     }
     let mut change = Change::begin(domain).await?;
     let mut row = find(&mut change, tenant_id).await?;
@@ -172,11 +173,19 @@ pub async fn delete(
     change.publish(()).await
 }
 
-async fn find(change: &mut Change, tenant_id: &str) -> Result<TenantRow, DomainError> {
+/// Who may change a tenant's settings.
+pub(super) fn require_write(caller: &Caller, tenant_id: &str) -> Result<(), DomainError> {
+    match caller.principal.require(Permission::TenantManage, tenant_id) {
+        Ok(()) => Ok(()),
+        Err(_) => caller.principal.require(Permission::TenantWrite, tenant_id),
+    }
+}
+
+pub(super) async fn find(change: &mut Change, tenant_id: &str) -> Result<TenantRow, DomainError> {
     tenants::get(change, tenant_id).await?.ok_or(DomainError::NotFound { what: "tenant" })
 }
 
-fn target(row: &TenantRow) -> Target<'_> {
+pub(super) fn target(row: &TenantRow) -> Target<'_> {
     Target { tenant_id: Some(&row.id), kind: "tenant", id: &row.id }
 }
 

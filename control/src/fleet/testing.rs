@@ -115,6 +115,7 @@ async fn rows(tx: &mut Tx, vault: &Vault) {
         name: "Acme".into(),
         state: TenantState::Active,
         time_zone: "UTC".into(),
+        limits: Default::default(),
         version: 1,
         created_at: now,
         updated_at: now,

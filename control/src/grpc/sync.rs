@@ -6,7 +6,7 @@ use std::time::Duration;
 use clawgate_shared::clock;
 use clawgate_shared::proto::node::config_sync_server::ConfigSync;
 use clawgate_shared::proto::node::{
-    ControlMessage, Hello, NodeMessage, Update, Version, control_message, node_message::Kind,
+    ControlMessage, Hello, NodeMessage, Peers, Update, Version, control_message, node_message::Kind,
 };
 use clawgate_shared::seal::SealingKey;
 use tokio::sync::{mpsc, watch};
@@ -86,18 +86,30 @@ async fn serve(
     sealing_key(fleet, &hello.node_id).await?;
     let mut current = fleet.publisher().subscribe();
     let (mut session, connected) = connect(fleet, &hello);
+    let mut peers = fleet.rollout().subscribe();
+    let mut told = 0;
     let mut look = tokio::time::interval(LOOK);
     loop {
+        peers.mark_unchanged();
+        let nodes = fleet.rollout().connected_nodes();
+        if nodes != told {
+            send(answers, control_message::Kind::Peers(Peers { nodes })).await?;
+            told = nodes;
+        }
         let target = current.borrow_and_update().clone();
         if let Some(target) = target
             && let Some(update) = session.next(&target, Instant::now())
         {
             // Read again each time: a node that was revoked meanwhile gets nothing.
             let key = sealing_key(fleet, &hello.node_id).await?;
-            send(answers, sealed(fleet, &key, &target, update)).await?;
+            let update = sealed(fleet, &key, &target, update);
+            send(answers, control_message::Kind::Update(update)).await?;
         }
         tokio::select! {
             changed = current.changed() => {
+                changed.map_err(|_| Status::unavailable("the control plane stops"))?;
+            }
+            changed = peers.changed() => {
                 changed.map_err(|_| Status::unavailable("the control plane stops"))?;
             }
             message = inbound.message() => match message {
@@ -191,8 +203,8 @@ fn sealed(fleet: &Fleet, key: &SealingKey, target: &Published, mut update: Updat
     update
 }
 
-async fn send(answers: &Answers, update: Update) -> Result<(), Status> {
-    let message = ControlMessage { kind: Some(control_message::Kind::Update(update)) };
+async fn send(answers: &Answers, kind: control_message::Kind) -> Result<(), Status> {
+    let message = ControlMessage { kind: Some(kind) };
     match timeout(SEND, answers.send(Ok(message))).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Status::cancelled("the node closed the stream")),

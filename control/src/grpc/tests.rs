@@ -237,10 +237,13 @@ impl Node {
     }
 
     async fn update(&mut self) -> Update {
-        let message = tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("an update comes");
-        match message.expect("no error").and_then(|message| message.kind) {
-            Some(control_message::Kind::Update(update)) => update,
-            None => panic!("the stream ended"),
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("an update comes");
+            match message.expect("no error").and_then(|message| message.kind) {
+                Some(control_message::Kind::Update(update)) => return update,
+                Some(control_message::Kind::Peers(_)) => {}
+                None => panic!("the stream ended"),
+            }
         }
     }
 

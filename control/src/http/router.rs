@@ -26,7 +26,7 @@ use super::v1::provider_keys::views::{ProviderKeyHealth, ProviderKeyVerification
 use super::v1::usage::sums::{BreakdownQuery, StatsQuery, TrendQuery};
 use super::v1::usage::views::{UsageBreakdown, UsageLog, UsageStats, UsageTrend};
 use super::v1::{
-    api_tokens, audit, auth, bots, nodes, prices, projects, provider_keys, quotas, tenants, usage, vendors,
+    api_tokens, audit, auth, bots, limits, nodes, prices, projects, provider_keys, quotas, tenants, usage, vendors,
 };
 use crate::app::metrics::Metrics;
 
@@ -40,7 +40,7 @@ pub const ALIASES: &[(&str, &str)] = &[
 /// The whole list.
 #[must_use]
 pub fn api() -> Api {
-    usage(quotas(prices(bots(provider_keys(platform(tenancy(Api::default())))))))
+    usage(limits(quotas(prices(bots(provider_keys(platform(tenancy(Api::default()))))))))
 }
 
 #[rustfmt::skip] // the list is read line by line
@@ -240,6 +240,21 @@ fn quotas(api: Api) -> Api {
             replace("replaceProviderKeyQuotas", "Replaces the quotas of a provider key; what was used stays used").of_tenant())
         .post("/api/v1/provider-keys/{id}/quotas/grants", of::key_grant,
             grant("grantProviderKeyQuota", "Adds to the current window of a provider key's quota").of_tenant())
+}
+
+#[rustfmt::skip] // the list is read line by line
+fn limits(api: Api) -> Api {
+    use bots::requests::LimitsBody;
+    let get = |id, summary| Doc::new(id, summary).answers::<LimitsBody>(200);
+    let put = |id, summary| Doc::new(id, summary).body::<LimitsBody>().updates().reaches_nodes().answers::<LimitsBody>(200);
+    api.get("/api/v1/bots/{hostname}/limits", limits::bot_get,
+            get("getBotLimits", "Rate and concurrency limits of a bot").of_tenant())
+        .put("/api/v1/bots/{hostname}/limits", limits::bot_replace,
+            put("replaceBotLimits", "Replaces the limits of a bot; what was used stays used").of_tenant())
+        .get("/api/v1/tenants/{id}/limits", limits::tenant_get,
+            get("getTenantLimits", "Rate and concurrency limits of all bots of a tenant together"))
+        .put("/api/v1/tenants/{id}/limits", limits::tenant_replace,
+            put("replaceTenantLimits", "Replaces the limits of a tenant; what was used stays used"))
 }
 
 #[rustfmt::skip] // the list is read line by line

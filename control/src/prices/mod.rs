@@ -10,6 +10,6 @@
 mod handle;
 mod table;
 
-pub use handle::{Prices, watch_for_changes};
 pub use clawgate_shared::pricing::Source;
+pub use handle::{Prices, watch_for_changes};
 pub use table::Table;

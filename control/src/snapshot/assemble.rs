@@ -9,8 +9,8 @@ use std::time::Duration;
 use clawgate_shared::content::{Content, ContentError};
 use clawgate_shared::pricing::Source;
 use clawgate_shared::proto::node::{
-    Bot, BotState, BotToken, Label, ModelAlias, ModelFallback, Price, Project, ProviderKey, Quota, Resource, Settings, Tenant,
-    Vendor, resource::Body,
+    Bot, BotState, BotToken, Label, ModelAlias, ModelFallback, Price, Project, ProviderKey, Quota, Resource, Settings,
+    Tenant, Vendor, resource::Body,
 };
 use clawgate_shared::seal::SecretBinding;
 
@@ -21,7 +21,9 @@ use crate::store::provider_keys::{ProviderKeyRow, SealedColumns};
 use crate::store::quotas::QuotaRow;
 use crate::store::revisions::Revision;
 use crate::store::types::{QuotaAction, QuotaMetric, TenantState};
-use crate::store::{StoreError, Tx, bot_tokens, bots, prices, projects, provider_keys, quotas, revisions, tenants, vendors};
+use crate::store::{
+    StoreError, Tx, bot_tokens, bots, prices, projects, provider_keys, quotas, revisions, tenants, vendors,
+};
 use crate::vault::Vault;
 
 /// The id of the one settings resource.
@@ -101,7 +103,15 @@ pub async fn assemble(tx: &mut Tx, vault: &Vault, extra: &Extra, now: i64) -> Re
     out.put(SETTINGS_ID.to_owned(), Body::Settings(settings))?;
     for row in tenants::all(tx).await? {
         let suspended = row.state == TenantState::Suspended;
-        out.put(row.id, Body::Tenant(Tenant { slug: row.slug, suspended, time_zone: row.time_zone }))?;
+        let body = Tenant {
+            slug: row.slug,
+            suspended,
+            time_zone: row.time_zone,
+            requests_per_minute: narrow(row.limits.requests_per_minute),
+            tokens_per_minute: row.limits.tokens_per_minute.unwrap_or(0),
+            max_concurrency: narrow(row.limits.max_concurrency),
+        };
+        out.put(row.id, Body::Tenant(body))?;
     }
     for row in projects::all(tx).await? {
         out.put(row.id, Body::Project(Project { tenant_id: row.tenant_id, slug: row.slug }))?;
@@ -230,13 +240,17 @@ fn quota(row: QuotaRow) -> (String, Quota) {
     (row.id, body)
 }
 
+/// A limit; 0: none.
+fn narrow(limit: Option<u64>) -> u32 {
+    limit.map_or(0, |limit| u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
 fn bot(row: BotRow, tokens: &mut HashMap<String, Vec<BotToken>>) -> (String, Bot) {
     let state = match (row.suspended, row.enabled) {
         (true, _) => BotState::Suspended,
         (false, false) => BotState::Disabled,
         (false, true) => BotState::Enabled,
     };
-    let narrow = |value: Option<u64>| value.map_or(0, |value| u32::try_from(value).unwrap_or(u32::MAX));
     let body = Bot {
         tenant_id: row.tenant_id,
         project_id: row.project_id.unwrap_or_default(),

@@ -48,7 +48,7 @@ pub(crate) fn parts() -> Parts {
 
 impl Parts {
     pub(crate) fn content(self) -> Content {
-        let tenant = Tenant { slug: "acme".into(), suspended: false, time_zone: "UTC".into() };
+        let tenant = Tenant { slug: "acme".into(), suspended: false, time_zone: "UTC".into(), ..Tenant::default() };
         let project = Project { tenant_id: "ten_1".into(), slug: "main".into() };
         let mut bodies = vec![
             ("ten_1", Body::Tenant(tenant)),

@@ -221,6 +221,15 @@ impl Rollout {
             .any(|node| node.connected && node.node_id == node_id && node.instance_id == instance_id)
     }
 
+    /// How many nodes have a stream open; two processes of one node are one.
+    #[must_use]
+    pub fn connected_nodes(&self) -> u32 {
+        let inner = self.lock();
+        let connected = inner.sessions.values().filter(|node| node.connected && !inner.revoked.contains(&node.node_id));
+        let ids: BTreeSet<&str> = connected.map(|node| node.node_id.as_str()).collect();
+        u32::try_from(ids.len()).unwrap_or(u32::MAX)
+    }
+
     /// Every process known of late, in the order they connected.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeLive> {
@@ -366,6 +375,9 @@ mod tests {
         rollout.connect("node_a", "new", "0.1.0", Some(version(1)));
         rollout.disconnect(old);
         assert_eq!(rollout.counts(1), RolloutCounts { acked: 1, ..RolloutCounts::default() });
+        assert_eq!(rollout.connected_nodes(), 1);
+        rollout.connect("node_b", "1", "0.1.0", None);
+        assert_eq!(rollout.connected_nodes(), 2);
         assert!(rollout.is_connected("node_a", "new") && !rollout.is_connected("node_a", "old"));
     }
 }

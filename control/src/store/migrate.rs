@@ -39,6 +39,12 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0003_quotas.sql"),
         postgres: include_str!("../../../migrations/postgres/0003_quotas.sql"),
     },
+    Migration {
+        version: 5,
+        name: "tenant_limits",
+        sqlite: include_str!("../../../migrations/sqlite/0005_tenant_limits.sql"),
+        postgres: include_str!("../../../migrations/postgres/0005_tenant_limits.sql"),
+    },
 ];
 
 const CREATE_LEDGER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, \

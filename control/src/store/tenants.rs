@@ -3,6 +3,7 @@
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
+use super::bots::Limits;
 use super::error::StoreError;
 use super::fetch;
 use super::page::{Page, Paged};
@@ -11,13 +12,16 @@ use super::types::TenantState;
 
 macro_rules! columns {
     () => {
-        "id, slug, name, state, time_zone, version, created_at, updated_at"
+        "id, slug, name, state, time_zone, requests_per_minute, tokens_per_minute, max_concurrency, version, created_at, \
+         updated_at"
     };
 }
 
-const INSERT: &str = concat!("INSERT INTO tenants (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)");
-const UPDATE: &str = "UPDATE tenants SET slug = $2, name = $3, state = $4, time_zone = $5, version = version + 1, \
-    updated_at = $6 WHERE id = $1 AND version = $7";
+const INSERT: &str =
+    concat!("INSERT INTO tenants (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
+const UPDATE: &str = "UPDATE tenants SET slug = $2, name = $3, state = $4, time_zone = $5, \
+    requests_per_minute = $6, tokens_per_minute = $7, max_concurrency = $8, version = version + 1, updated_at = $9 \
+    WHERE id = $1 AND version = $10";
 const DELETE: &str = "DELETE FROM tenants WHERE id = $1";
 const SELECT: &str = concat!("SELECT ", columns!(), " FROM tenants WHERE id = $1");
 const SELECT_BY_SLUG: &str = concat!("SELECT ", columns!(), " FROM tenants WHERE slug = $1");
@@ -38,6 +42,8 @@ pub struct TenantRow {
     pub state: TenantState,
     /// IANA name: the calendar of its quotas and statistics.
     pub time_zone: String,
+    /// What all its bots may use together.
+    pub limits: Limits,
     /// For `ETag`; starts at 1.
     pub version: u64,
     /// Unix microseconds.
@@ -53,6 +59,11 @@ fn read(row: &AnyRow) -> Result<TenantRow, StoreError> {
         name: row.text("name")?,
         state: TenantState::from_column("state", &row.text("state")?)?,
         time_zone: row.text("time_zone")?,
+        limits: Limits {
+            requests_per_minute: row.opt_uint("requests_per_minute")?,
+            tokens_per_minute: row.opt_uint("tokens_per_minute")?,
+            max_concurrency: row.opt_uint("max_concurrency")?,
+        },
         version: row.uint("version")?,
         created_at: row.int("created_at")?,
         updated_at: row.int("updated_at")?,
@@ -70,6 +81,9 @@ pub async fn insert(conn: &mut AnyConnection, row: &TenantRow) -> Result<(), Sto
         .bind(row.name.as_str())
         .bind(row.state.as_str())
         .bind(row.time_zone.as_str())
+        .bind(row.limits.requests_per_minute.map(to_int))
+        .bind(row.limits.tokens_per_minute.map(to_int))
+        .bind(row.limits.max_concurrency.map(to_int))
         .bind(to_int(row.version))
         .bind(row.created_at)
         .bind(row.updated_at)
@@ -90,6 +104,9 @@ pub async fn update(conn: &mut AnyConnection, row: &TenantRow) -> Result<bool, S
         .bind(row.name.as_str())
         .bind(row.state.as_str())
         .bind(row.time_zone.as_str())
+        .bind(row.limits.requests_per_minute.map(to_int))
+        .bind(row.limits.tokens_per_minute.map(to_int))
+        .bind(row.limits.max_concurrency.map(to_int))
         .bind(row.updated_at)
         .bind(to_int(row.version));
     fetch::changed(conn, statement).await

@@ -6,6 +6,7 @@ mod common;
 mod errors;
 mod idempotency;
 mod keys;
+mod limits;
 mod lists;
 mod nodes;
 mod prices;

@@ -100,7 +100,7 @@ impl Weight {
 }
 
 /// Whether a vendor bills this request by what is in it.
-fn spends(received: &Received, prepared: &Prepared<'_>) -> bool {
+pub fn spends(received: &Received, prepared: &Prepared<'_>) -> bool {
     let reads = matches!(received.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
     let route = &prepared.resolved.route;
     let counts = route.pattern.ends_with("count_tokens") || route.pattern.ends_with(":countTokens");

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::Services;
 use super::admit::{Weight, admit};
+use super::pass;
 use super::plan::no_key;
 use super::ports::Downstream;
 use super::prepare::Prepared;
@@ -68,6 +69,10 @@ pub async fn attempt<D: Downstream>(
     let mut tally = Tally::default();
     let mut candidates = candidates.peekable();
     while let Some(key) = candidates.next() {
+        let Ok(slot) = pass::key_slot(key.gate.as_ref()) else {
+            tally.crowded = true;
+            continue;
+        };
         if let Some(weight) = weight.filter(|_| !key.quotas.is_empty()) {
             match admit(services, &key.quotas, weight).await {
                 Ok(permit) => settlement.key_permit = permit,
@@ -77,6 +82,7 @@ pub async fn attempt<D: Downstream>(
                 }
             }
         }
+        settlement.pass.with_key(slot);
         settlement.facts.key = Some((key.id.clone(), key.id_header.clone()));
         settlement.open()?;
         let ask = asks_usage(prepared, key);
@@ -222,6 +228,8 @@ struct Tally {
     last: Option<Last>,
     /// A key's own quota had no room.
     quota: Option<Refusal>,
+    /// A key had as many requests as it may.
+    crowded: bool,
 }
 
 #[derive(Debug)]
@@ -274,8 +282,14 @@ impl Tally {
     }
 
     fn refusal(self, vendor: &str) -> Refusal {
-        if let (None, Some(refusal)) = (&self.last, self.quota) {
-            return refusal;
+        if self.last.is_none() {
+            // What passes by itself is said first.
+            if self.crowded {
+                return pass::keys_crowded(vendor);
+            }
+            if let Some(refusal) = self.quota {
+                return refusal;
+            }
         }
         match self.last {
             Some(Last::Failure(failure)) => upstream_refusal(vendor, failure),
@@ -321,6 +335,10 @@ mod tests {
         assert!(!tally.judge(403, true).1 && !tally.spent());
         assert!(!tally.judge(403, true).1 && tally.spent());
         assert_eq!(tally.refusal("v").code, Code::UpstreamForbidden);
+        let mut tally = Tally::default();
+        tally.refused(Refusal::new(Code::QuotaExceeded, "one key"));
+        tally.crowded = true;
+        assert_eq!(tally.refusal("v").code, Code::ConcurrencyLimited, "another key will have room");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Invariant: `run` is the only entry and [`Settlement`] the only exit; every
 //! stage is straight-line code that either hands on what it found or refuses.
 //! One snapshot is loaded and serves to the end. The stages, in order:
-//! receive → authenticate → prepare → admit → plan → attempt → relay (or
+//! receive → authenticate → pass → prepare → admit → plan → attempt → relay (or
 //! tunnel) → settle.
 //! Deliberately absent: sockets (a [`Downstream`] and the upstream client stand
 //! for them) and configuration that could change underway.
@@ -12,6 +12,7 @@ mod admit;
 mod attempt;
 mod authenticate;
 mod budget;
+mod pass;
 mod plan;
 mod ports;
 mod prepare;
@@ -28,7 +29,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use clawgate_shared::token::masked;
 
-use crate::limits::{Learned, Slices};
+use crate::limits::{Gates, Learned, Slices};
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
 use crate::telemetry::{AccessLog, Metrics};
@@ -55,6 +56,8 @@ pub struct Services {
     pub slices: Arc<Slices>,
     /// What requests usually use, for quotas that go by it.
     pub learned: Learned,
+    /// Rate and concurrency limits, and what is used of them.
+    pub gates: Arc<Gates>,
     /// Metric families.
     pub metrics: Arc<Metrics>,
     /// Access lines.
@@ -133,6 +136,7 @@ pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
         Ok((outcome, refusal)) => settlement.settle(outcome, refusal.as_ref()),
         Err(refusal) => {
             settlement.facts.status = refusal.code.status();
+            settlement.pass.leave();
             let answered = if settlement.client_gone {
                 down.abort();
                 Err(Gone)
@@ -167,7 +171,11 @@ async fn stages<D: Downstream>(
     settlement.facts.config = snapshot.version.clone();
     settlement.facts.config_header.clone_from(&snapshot.version_header);
     authenticate::may_call(&bot)?;
+    settlement.pass = pass::Pass::enter(&bot)?;
     let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
+    if !settlement.pass.is_empty() && admit::spends(&received, &prepared) {
+        settlement.pass.tokens(&bot, prepared.body.len())?;
+    }
     let weight = admit::weigh(services, &bot, &received, &prepared, &settlement.facts.model)?;
     if let Some(weight) = &weight {
         settlement.price = weight.price.clone();

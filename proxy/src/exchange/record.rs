@@ -10,6 +10,7 @@ use clawgate_shared::token::masked;
 use clawgate_shared::{clock, id};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use super::pass;
 use crate::metering::{AttemptRecord, ChargeRecord, OpenRecord};
 use crate::snapshot::Bot;
 
@@ -99,6 +100,9 @@ impl Facts {
 
     /// Adds our response headers.
     pub fn stamp(&self, headers: &mut HeaderMap) {
+        if let Some(bot) = &self.bot {
+            pass::stamp(bot, self.dialect, headers);
+        }
         if let Ok(id) = HeaderValue::from_str(&self.id) {
             headers.insert(HeaderName::from_static("x-clawgate-request-id"), id);
         }

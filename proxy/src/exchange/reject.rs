@@ -17,13 +17,15 @@ pub struct Refusal {
     pub message: String,
     /// For the log only.
     pub cause: Option<String>,
+    /// Seconds for `retry-after`, when more is known than the code says.
+    pub retry_after: Option<u32>,
 }
 
 impl Refusal {
     /// A refusal with a message for the caller.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), cause: None }
+        Self { code, message: message.into(), cause: None, retry_after: None }
     }
 }
 
@@ -39,7 +41,7 @@ pub async fn answer<D: Downstream>(down: &mut D, facts: &Facts, refusal: &Refusa
         let value = if retry { "true" } else { "false" };
         headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static(value));
     }
-    if let Some(seconds) = refusal.code.retry_after() {
+    if let Some(seconds) = refusal.retry_after.or(refusal.code.retry_after()) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     facts.stamp(&mut headers);

@@ -103,6 +103,8 @@ pub async fn relay<D: Downstream>(
             Event::Chunk(Ok(Some(chunk))) => {
                 settlement.facts.ttft_micros.get_or_insert(now);
                 if answer.done() {
+                    // Before the client can ask again.
+                    settlement.pass.leave();
                     // Back to the pool before the client can ask again.
                     services.client.release(answer).await;
                     let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
@@ -121,6 +123,7 @@ pub async fn relay<D: Downstream>(
                 }
             }
             Event::Chunk(Ok(None)) => {
+                settlement.pass.leave();
                 services.client.release(answer).await;
                 return Ok(complete(settlement, prepared, Ok(()), meter, stripper, down).await);
             }

@@ -12,6 +12,7 @@ use clawgate_shared::usage::{Usage, UsageSource};
 use smallvec::SmallVec;
 
 use super::Services;
+use super::pass::Pass;
 use super::record::Facts;
 use super::reject::Refusal;
 use crate::limits::Usual;
@@ -73,6 +74,8 @@ pub struct Settlement<'a> {
     pub client_gone: bool,
     /// A vendor may bill something that it has not reported.
     pub owed: bool,
+    /// What it has of rate and concurrency limits.
+    pub pass: Pass,
     /// What is held of the quotas of bot, project and tenant.
     pub permit: Permit,
     /// What is held of the quotas of the provider key that is tried.
@@ -98,6 +101,7 @@ impl<'a> Settlement<'a> {
             estimated: false,
             client_gone: false,
             owed: false,
+            pass: Pass::default(),
             permit: Permit::default(),
             key_permit: Permit::default(),
             usual: None,
@@ -126,6 +130,7 @@ impl<'a> Settlement<'a> {
         match opened {
             Ok(ticket) => {
                 self.ticket = Some(ticket);
+                self.pass.sent();
                 self.permit.sent();
                 self.key_permit.sent();
                 Ok(())
@@ -172,6 +177,8 @@ impl<'a> Settlement<'a> {
             nothing_else: !self.owed,
         };
         self.record(outcome, refusal, duration_micros, &spent);
+        let tokens = usage.total_or_sum().or(spent.nothing_else.then_some(0));
+        std::mem::take(&mut self.pass).settle(tokens);
         std::mem::take(&mut self.permit).settle(&spent);
         std::mem::take(&mut self.key_permit).settle(&spent);
         if let (Some(usual), Some(input), Some(output)) = (&self.usual, usage.input, usage.output) {

@@ -7,14 +7,20 @@
 //! Deliberately absent: the network, and waiting; where more comes from is the
 //! business of `quota`.
 
+mod bucket;
+mod gate;
 mod learned;
 mod rule;
 mod slice;
 mod slices;
+mod slots;
 mod window;
 
+pub use bucket::Bucket;
+pub use gate::{Allowance, Gate, Gates, Stay};
 pub use learned::{Learned, Usual};
 pub use rule::{Metric, Outage, QuotaRule};
 pub use slice::{Claim, Granted, Hold, Shortage, Slice};
 pub use slices::Slices;
+pub use slots::{Slot, Slots};
 pub use window::{Standing, Window};

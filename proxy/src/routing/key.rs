@@ -8,7 +8,7 @@ use http::HeaderValue;
 use http::header::HeaderName;
 use zeroize::Zeroizing;
 
-use crate::limits::QuotaRule;
+use crate::limits::{Gate, QuotaRule};
 
 /// How the key travels. Built once per snapshot; a clone of the header value
 /// is a reference count, and the bytes are wiped with the last clone.
@@ -84,6 +84,8 @@ pub struct Key {
     pub include_usage: IncludeUsage,
     /// Quotas of this key.
     pub quotas: Vec<Arc<QuotaRule>>,
+    /// How many requests it may have at one time, if that is limited.
+    pub gate: Option<Arc<Gate>>,
     /// `openai-organization`-like header to add, when configured.
     pub organization: Option<HeaderValue>,
 }

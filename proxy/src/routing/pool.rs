@@ -85,6 +85,7 @@ mod tests {
                     credential: Credential::None,
                     include_usage: IncludeUsage::Inject,
                     quotas: Vec::new(),
+                    gate: None,
                     organization: None,
                 })
             })

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use clawgate_shared::catalogue::{AuthForm, CustomVendor, IncludeUsage, Vendor, base_for_key};
+use clawgate_shared::clock;
 use clawgate_shared::content::Content;
 use clawgate_shared::origin::{BaseUrl, Origin};
 use clawgate_shared::pricing::{Entry, Price, Source, Sources};
@@ -13,7 +14,7 @@ use clawgate_shared::seal::{SealError, Sealed, SealingKey, SecretBinding};
 use http::HeaderValue;
 
 use super::model::{Bot, BotState, Snapshot, Tenant, TokenEntry};
-use crate::limits::{Metric, Outage, QuotaRule, Slice, Slices};
+use crate::limits::{Allowance, Gate, Gates, Metric, Outage, QuotaRule, Slice, Slices};
 use crate::routing::{Credential, Glob, Key, Pool, Turns};
 
 /// Longest list of reasons that is sent back.
@@ -29,6 +30,9 @@ pub struct Inputs<'a> {
     pub turns: &'a Turns,
     /// What this node has of each quota, which outlives snapshots too.
     pub slices: &'a Slices,
+    /// Rate and concurrency limits, which do so as well. Their limits change in
+    /// place, once it is certain that the content is served.
+    pub gates: &'a Gates,
 }
 
 /// Builds the read model.
@@ -36,8 +40,14 @@ pub struct Inputs<'a> {
 /// # Errors
 /// Every reason why the content is not served, at most 50.
 pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) -> Result<Snapshot, Vec<String>> {
-    let mut work =
-        Work { inputs, reasons: Vec::new(), tenants: HashMap::new(), keys: BTreeMap::new(), quotas: HashMap::new() };
+    let mut work = Work {
+        inputs,
+        reasons: Vec::new(),
+        tenants: HashMap::new(),
+        keys: BTreeMap::new(),
+        quotas: HashMap::new(),
+        gates: Vec::new(),
+    };
     let max_config_age_secs = work.settings(content);
     work.tenants(content);
     work.quotas(content);
@@ -50,10 +60,13 @@ pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) 
     }
     inputs.turns.forget_unused();
     inputs.slices.forget_unused();
+    inputs.gates.forget_unused();
     if !work.reasons.is_empty() {
         work.reasons.truncate(MAX_REASONS);
         return Err(work.reasons);
     }
+    let now = clock::boot_micros();
+    work.gates.iter().for_each(|(gate, allowance)| inputs.gates.set(gate, *allowance, now));
     let hash = version.hash.get(..12).unwrap_or(&version.hash);
     let text = format!("{}-{}-{hash}", version.generation, version.revision);
     snapshot.version_header = HeaderValue::from_str(&text).ok();
@@ -71,6 +84,8 @@ struct Work<'a> {
     keys: KeysByPlace,
     /// (scope, what) -> rules
     quotas: HashMap<(String, String), Vec<Arc<QuotaRule>>>,
+    /// What gates are to be set to.
+    gates: Vec<(Arc<Gate>, Allowance)>,
 }
 
 impl Work<'_> {
@@ -78,6 +93,16 @@ impl Work<'_> {
         if self.reasons.len() < MAX_REASONS {
             self.reasons.push(reason);
         }
+    }
+
+    /// The gate of what has limits.
+    fn gate(&mut self, id: &str, allowance: Allowance) -> Option<Arc<Gate>> {
+        if allowance.is_none() {
+            return None;
+        }
+        let gate = self.inputs.gates.of(id);
+        self.gates.push((gate.clone(), allowance));
+        Some(gate)
     }
 
     fn settings(&mut self, content: &Content) -> u64 {
@@ -110,7 +135,18 @@ impl Work<'_> {
         for resource in content.iter() {
             if let Some(Body::Tenant(tenant)) = &resource.body {
                 let own = vendors.remove(resource.id.as_str()).unwrap_or_default();
-                let tenant = Tenant { id: resource.id.as_str().into(), suspended: tenant.suspended, prices: prices.clone(), vendors: own };
+                let allowance = Allowance {
+                    requests_per_minute: tenant.requests_per_minute.into(),
+                    tokens_per_minute: tenant.tokens_per_minute,
+                    max_concurrency: tenant.max_concurrency,
+                };
+                let tenant = Tenant {
+                    id: resource.id.as_str().into(),
+                    suspended: tenant.suspended,
+                    prices: prices.clone(),
+                    vendors: own,
+                    gate: self.gate(&resource.id, allowance),
+                };
                 self.tenants.insert(resource.id.clone(), Arc::new(tenant));
             }
         }
@@ -178,7 +214,7 @@ impl Work<'_> {
         count
     }
 
-    fn key(&self, id: &str, key: &wire::ProviderKey) -> Result<Key, String> {
+    fn key(&mut self, id: &str, key: &wire::ProviderKey) -> Result<Key, String> {
         let tenant = self.tenants.get(&key.tenant_id).ok_or("unknown tenant")?;
         let vendor = tenant.vendor(&key.vendor).ok_or_else(|| format!("unknown vendor {:?}", key.vendor))?;
         let base_url = match key.base_url.as_str() {
@@ -212,6 +248,7 @@ impl Work<'_> {
             credential,
             include_usage,
             quotas: self.quotas_of(&[("provider_key", id)]),
+            gate: self.gate(id, Allowance { max_concurrency: key.max_concurrency, ..Allowance::default() }),
             organization: HeaderValue::from_str(&key.organization).ok().filter(|v| !v.is_empty()),
         })
     }
@@ -247,7 +284,13 @@ impl Work<'_> {
             wire::BotState::Unspecified => return self.refuse(format!("bot {id}: no state")),
         };
         let bot_id: Arc<str> = id.into();
+        let allowance = Allowance {
+            requests_per_minute: bot.requests_per_minute.into(),
+            tokens_per_minute: bot.tokens_per_minute,
+            max_concurrency: bot.max_concurrency,
+        };
         let built = Arc::new(Bot {
+            gate: self.gate(id, allowance),
             pools: self.pools(&bot_id, bot),
             quotas: self.quotas_of(&[("bot", id), ("project", &bot.project_id), ("tenant", &bot.tenant_id)]),
             default_max_tokens: Some(bot.default_max_tokens).filter(|tokens| *tokens > 0),

@@ -9,7 +9,7 @@ use clawgate_shared::pricing::Sources;
 use clawgate_shared::token::TokenHash;
 use http::HeaderValue;
 
-use crate::limits::QuotaRule;
+use crate::limits::{Gate, QuotaRule};
 use crate::routing::{Glob, Pool};
 
 /// A SHA-256 is a hash already: its first eight bytes serve as one.
@@ -80,6 +80,8 @@ pub struct Tenant {
     pub prices: Arc<Sources>,
     /// Its own vendors, by slug.
     pub vendors: HashMap<String, Arc<Vendor>>,
+    /// Its rate and concurrency limits, if it has any.
+    pub gate: Option<Arc<Gate>>,
 }
 
 impl Tenant {
@@ -119,6 +121,8 @@ pub struct Bot {
     pub labels: Vec<(String, String)>,
     /// Quotas of the bot itself, its project and its tenant.
     pub quotas: Vec<Arc<QuotaRule>>,
+    /// Its rate and concurrency limits, if it has any.
+    pub gate: Option<Arc<Gate>>,
     /// Output limit for requests that have none, under a strict quota.
     pub default_max_tokens: Option<u64>,
     /// Key pools by vendor slug.

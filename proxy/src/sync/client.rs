@@ -49,6 +49,9 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// Gives the numbers of a status message.
 pub type StatusSource = Arc<dyn Fn() -> NodeStatus + Send + Sync>;
 
+/// Hears how many nodes are connected to the control plane.
+pub type PeersSink = Arc<dyn Fn(u32) + Send + Sync>;
+
 /// What the client is made of.
 pub struct SyncParts {
     /// Who we are.
@@ -65,6 +68,8 @@ pub struct SyncParts {
     pub state: Arc<SyncState>,
     /// For status messages.
     pub status: StatusSource,
+    /// Told of every change; the last word stays when the stream is lost.
+    pub peers: PeersSink,
     /// Random per process start.
     pub instance_id: String,
     /// Of this program.
@@ -209,6 +214,7 @@ impl SyncClient {
                     self.in_contact();
                     match message.kind {
                         Some(control_message::Kind::Update(update)) => self.take(update, outbox).await?,
+                        Some(control_message::Kind::Peers(peers)) => (self.parts.peers)(peers.nodes),
                         // A newer control plane may say more than we know.
                         None => {}
                     }

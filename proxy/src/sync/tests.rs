@@ -212,6 +212,7 @@ fn node(data: &Path, target: &str, token: Option<&str>) -> Node {
         cache: Arc::new(Cache::open(&data.join("config")).expect("opens")),
         state: state.clone(),
         status: Arc::new(NodeStatus::default),
+        peers: Arc::new(|_| {}),
         instance_id: "instance_1".to_owned(),
         software_version: "1".to_owned(),
     });

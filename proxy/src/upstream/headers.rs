@@ -129,6 +129,7 @@ mod tests {
             credential: Credential::new(form, b"sk-real").expect("plain"),
             include_usage: IncludeUsage::Inject,
             quotas: Vec::new(),
+            gate: None,
             organization: None,
         }
     }

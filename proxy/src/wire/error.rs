@@ -160,7 +160,10 @@ impl Code {
     #[must_use]
     pub const fn should_retry(self) -> Option<bool> {
         match self {
-            Self::QuotaPending | Self::NoKeyAvailable(KeyReason::AllCooling) => Some(true),
+            Self::RateLimited
+            | Self::ConcurrencyLimited
+            | Self::QuotaPending
+            | Self::NoKeyAvailable(KeyReason::AllCooling) => Some(true),
             Self::BudgetExceeded
             | Self::ModelUnpriced
             | Self::QuotaExceeded
@@ -385,7 +388,9 @@ mod tests {
 
     #[test]
     fn retry_advice() {
-        assert_eq!(Code::QuotaPending.should_retry(), Some(true));
+        for passing in [Code::QuotaPending, Code::RateLimited, Code::ConcurrencyLimited] {
+            assert_eq!(passing.should_retry(), Some(true));
+        }
         assert_eq!(Code::QuotaExceeded.should_retry(), Some(false));
         assert_eq!(Code::NoKeyAvailable(KeyReason::AllInvalid).should_retry(), Some(false));
         assert_ne!(Code::NoKeyAvailable(KeyReason::AllCooling).should_retry(), Some(false));

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clawgate_proxy::exchange::{BodyBudget, Inflight, Services};
-use clawgate_proxy::limits::{Learned, Slices};
+use clawgate_proxy::limits::{Gates, Learned, Slices};
 use clawgate_proxy::metering::{Spool, SpoolOptions};
 use clawgate_proxy::routing::Turns;
 use clawgate_proxy::server::{Bound, Front, Gateway, Listener, SourcePolicy, TlsFiles, bind};
@@ -84,6 +84,7 @@ impl Node {
             spool: Arc::new(spool),
             slices: Arc::default(),
             learned: Learned::default(),
+            gates: Arc::default(),
             metrics: Arc::new(Metrics::new()),
             access: AccessLog::open("off").expect("no log"),
             config_age_secs: Arc::new(|| 0),
@@ -129,7 +130,15 @@ fn snapshot(vendor: SocketAddr, models: &[&str]) -> clawgate_proxy::snapshot::Sn
     let resource = |id: &str, body| wire::Resource { id: id.into(), body: Some(body) };
     let mut content = Content::default();
     let bodies = [
-        ("ten_1", Body::Tenant(wire::Tenant { slug: "t".into(), suspended: false, time_zone: "UTC".into() })),
+        (
+            "ten_1",
+            Body::Tenant(wire::Tenant {
+                slug: "t".into(),
+                suspended: false,
+                time_zone: "UTC".into(),
+                ..Default::default()
+            }),
+        ),
         (
             "key_1",
             Body::ProviderKey(wire::ProviderKey {
@@ -163,8 +172,13 @@ fn snapshot(vendor: SocketAddr, models: &[&str]) -> clawgate_proxy::snapshot::Sn
     }
     let secrets = HashMap::from([("key_1".to_owned(), secret)]);
     let version = wire::Version { generation: 1, revision: 1, hash: content.hash() };
-    let inputs =
-        Inputs { sealing_key: &sealing_key, secrets: &secrets, turns: &Turns::default(), slices: &Slices::default() };
+    let inputs = Inputs {
+        sealing_key: &sealing_key,
+        secrets: &secrets,
+        turns: &Turns::default(),
+        slices: &Slices::default(),
+        gates: &Gates::default(),
+    };
     compile(&content, &version, &inputs).expect("compiles")
 }
 
@@ -178,6 +192,7 @@ pub fn nothing() -> clawgate_proxy::snapshot::Snapshot {
         secrets: &HashMap::new(),
         turns: &Turns::default(),
         slices: &Slices::default(),
+        gates: &Gates::default(),
     };
     compile(&content, &version, &inputs).expect("compiles")
 }

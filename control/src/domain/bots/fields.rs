@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{BotFields, Change};
 use crate::domain::rules::Errors;
-use crate::domain::{DomainError, projects, quotas};
+use crate::domain::{DomainError, limits, projects, quotas};
 use crate::store::bots::{BotRow, Limits};
 use crate::store::types::{
     Adapter, BotIncludeUsage, BotPermission, BotStatus, DesiredState, KeyStrategy, OnDisconnect, Resources,
@@ -16,7 +16,6 @@ use crate::store::vendors;
 const RESERVED: &[&str] = &["stats", "admin", "status-stream"];
 const MAX_HOSTNAME: usize = 63;
 const MAX_TOKENS_PER_ANSWER: u64 = 10_000_000;
-const MAX_RATE: u64 = 1_000_000_000_000;
 const MAX_TEXT: usize = 512;
 const MAX_VENDORS: usize = 64;
 
@@ -130,17 +129,7 @@ async fn check(change: &mut Change, errors: &mut Errors, row: &BotRow) -> Result
     if let Some(value) = row.default_max_tokens {
         errors.range("default_max_tokens", value, 1, MAX_TOKENS_PER_ANSWER);
     }
-    let Limits { requests_per_minute, tokens_per_minute, max_concurrency } = row.limits;
-    let rates = [
-        ("limits.requests_per_minute", requests_per_minute, u64::from(u32::MAX)),
-        ("limits.tokens_per_minute", tokens_per_minute, MAX_RATE),
-        ("limits.max_concurrency", max_concurrency, u64::from(u32::MAX)),
-    ];
-    for (field, value, max) in rates {
-        if let Some(value) = value {
-            errors.range(field, value, 1, max);
-        }
-    }
+    limits::check(errors, "limits.", &row.limits);
     for (field, text) in [("image", &row.image), ("template", &row.template)] {
         if let Some(text) = text {
             errors.text(field, text, 1, MAX_TEXT);

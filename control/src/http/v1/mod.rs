@@ -8,6 +8,7 @@ pub mod api_tokens;
 pub mod audit;
 pub mod auth;
 pub mod bots;
+pub mod limits;
 pub mod nodes;
 pub mod prices;
 pub mod projects;

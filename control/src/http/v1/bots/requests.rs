@@ -130,10 +130,10 @@ pub struct PatchBot {
     pub template: Option<Option<String>>,
 }
 
-/// Rate limits of a bot; null: none.
+/// Rate and concurrency limits of a bot or tenant; null: none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = BotLimits)]
+#[schema(as = Limits)]
 pub struct LimitsBody {
     /// Requests in any minute.
     pub requests_per_minute: Option<u64>,
