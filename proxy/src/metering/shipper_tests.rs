@@ -163,8 +163,10 @@ async fn a_clean_stop_ships_the_end_and_leaves_no_files() {
     let spool = rig.spool.clone();
     tokio::task::spawn_blocking(move || spool.close()).await.expect("closes");
     assert!(rig.handle.flush(Duration::from_secs(20)).await);
-    let last = rig.plane.look(|ledger| ledger.logs.values().next().and_then(|log| log.last().cloned().flatten()));
-    assert!(matches!(last, Some(Kind::End(end)) if !end.abandoned));
+    rig.plane.look(|ledger| {
+        let ended = |log: &Vec<Option<Kind>>| matches!(log.last(), Some(Some(Kind::End(end))) if !end.abandoned);
+        assert!(!ledger.logs.is_empty() && ledger.logs.values().all(ended));
+    });
     let epochs = rig.dir.path().join("spool/epochs");
     until("no epoch", || std::fs::read_dir(&epochs).expect("lists").count() == 0).await;
     rig.task.abort();

@@ -174,7 +174,10 @@ async fn statements(domain: &Domain) {
         expires_at: 5,
     };
     quota_leases::write(&mut tx, std::slice::from_ref(&lease)).await.expect("writes");
-    assert_eq!(quota_leases::again(&mut tx, std::slice::from_ref(&lease)).await.expect("reads"), std::slice::from_ref(&lease));
+    assert_eq!(
+        quota_leases::again(&mut tx, std::slice::from_ref(&lease)).await.expect("reads"),
+        std::slice::from_ref(&lease)
+    );
     assert_eq!(quota_leases::expired(&mut tx, 5, 10).await.expect("reads"), std::slice::from_ref(&lease));
     let purged = quota_windows::purge(&mut tx, 0, 0).await.expect("purges");
     assert_eq!(purged, 70, "there is no such quota");

@@ -225,11 +225,12 @@ impl Shard {
         Ok(())
     }
 
-    /// Appends `end` unless nothing was ever written or it has ended before,
-    /// and takes no more records.
+    /// Appends `end` unless it has ended before, and takes no more records. A
+    /// shard that was never written ends too: leases of the epoch end when all
+    /// its shards have.
     pub(super) fn close(&self, end: &[u8]) -> Result<(), SpoolError> {
         let mut state = lock(&self.state);
-        if std::mem::replace(&mut state.closed, true) || state.ended || state.next == 0 {
+        if std::mem::replace(&mut state.closed, true) || state.ended {
             return Ok(());
         }
         state.append(&self.context, u64::MAX, |out| out.extend_from_slice(end))?;
