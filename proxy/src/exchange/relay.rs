@@ -87,6 +87,7 @@ pub async fn relay<D: Downstream>(
     settlement.owed |= !status.is_client_error() && !status.is_server_error();
     let length = length_of(&settlement.facts.method, &answer, stripper.is_some());
     let is_stream = is_event_stream(&answer);
+    let can_say = is_stream && length == Length::Open;
     let cuts = is_stream && (settlement.permit.cuts() || settlement.key_permit.cuts());
     let mut headers = std::mem::take(&mut answer.headers);
     for_bot(&mut headers);
@@ -114,9 +115,7 @@ pub async fn relay<D: Downstream>(
                 let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
                 meter.push(&chunk);
                 if cuts && let Err(refusal) = admit::extend(settlement, meter.generated()) {
-                    let _ = take_report(settlement, prepared, meter, false);
-                    break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
-                    return Ok((Outcome::Interrupted, Some(refusal)));
+                    return Ok(break_off(settlement, prepared, meter, can_say, refusal, down).await);
                 }
                 if sent.is_err() {
                     return Ok(end_without_client(settlement, prepared, answer, meter).await);
@@ -130,18 +129,13 @@ pub async fn relay<D: Downstream>(
             Event::Chunk(Err(failure)) => {
                 services.metrics.upstream_failed(&settlement.facts.vendor, failure.kind.label());
                 let refusal = upstream_refusal(&settlement.facts.vendor, failure);
-                let _ = take_report(settlement, prepared, meter, false);
-                break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
-                return Ok((Outcome::Interrupted, Some(refusal)));
+                return Ok(break_off(settlement, prepared, meter, can_say, refusal, down).await);
             }
             Event::ClientGone => {
                 return Ok(end_without_client(settlement, prepared, answer, meter).await);
             }
             Event::Revoked => {
-                let refusal = watch::refusal();
-                let _ = take_report(settlement, prepared, meter, false);
-                break_off(settlement, is_stream && length == Length::Open, &refusal, down).await;
-                return Ok((Outcome::Interrupted, Some(refusal)));
+                return Ok(break_off(settlement, prepared, meter, can_say, watch::refusal(), down).await);
             }
         }
     }
@@ -239,16 +233,25 @@ async fn end_without_client(
 /// Ends a broken answer so that the client notices: a stream with its dialect's
 /// error event, anything else with a broken connection. Half an event that was
 /// held back is dropped: the client could not read it.
-async fn break_off<D: Downstream>(settlement: &Settlement<'_>, can_say: bool, refusal: &Refusal, down: &mut D) {
-    if !can_say {
+async fn break_off<D: Downstream>(
+    settlement: &mut Settlement<'_>,
+    prepared: &Prepared<'_>,
+    meter: Meter,
+    can_say: bool,
+    refusal: Refusal,
+    down: &mut D,
+) -> (Outcome, Option<Refusal>) {
+    let _ = take_report(settlement, prepared, meter, false);
+    if can_say {
+        let facts = &settlement.facts;
+        let event = stream_error(facts.dialect, refusal.code, &refusal.message, &facts.id);
+        if down.write_chunk(Bytes::from(event)).await.is_ok() {
+            let _ = down.finish().await;
+        }
+    } else {
         down.abort();
-        return;
     }
-    let facts = &settlement.facts;
-    let event = stream_error(facts.dialect, refusal.code, &refusal.message, &facts.id);
-    if down.write_chunk(Bytes::from(event)).await.is_ok() {
-        let _ = down.finish().await;
-    }
+    (Outcome::Interrupted, Some(refusal))
 }
 
 fn length_of(method: &Method, answer: &Answer, strips: bool) -> Length {
