@@ -69,20 +69,9 @@ pub async fn attempt<D: Downstream>(
     let mut tally = Tally::default();
     let mut candidates = candidates.peekable();
     while let Some(key) = candidates.next() {
-        let Ok(slot) = pass::key_slot(key.gate.as_ref()) else {
-            tally.crowded = true;
+        if !reserve(settlement, key, weight, &mut tally).await {
             continue;
-        };
-        if let Some(weight) = weight.filter(|_| !key.quotas.is_empty()) {
-            match admit(services, &key.quotas, weight).await {
-                Ok(permit) => settlement.key_permit = permit,
-                Err(refusal) => {
-                    tally.refused(refusal);
-                    continue;
-                }
-            }
         }
-        settlement.pass.with_key(slot);
         settlement.facts.key = Some((key.id.clone(), key.id_header.clone()));
         settlement.open()?;
         let ask = asks_usage(prepared, key);
@@ -135,6 +124,25 @@ pub async fn attempt<D: Downstream>(
         }
     }
     Err(tally.refusal(&received.vendor))
+}
+
+/// Takes what the key itself limits: a place, and room in its quotas.
+async fn reserve(settlement: &mut Settlement<'_>, key: &Key, weight: Option<&Weight>, tally: &mut Tally) -> bool {
+    let Ok(slot) = pass::key_slot(key.gate.as_ref()) else {
+        tally.crowded = true;
+        return false;
+    };
+    if let Some(weight) = weight.filter(|_| !key.quotas.is_empty()) {
+        match admit(settlement.services(), &key.quotas, weight).await {
+            Ok(permit) => settlement.key_permit = permit,
+            Err(refusal) => {
+                tally.refused(refusal);
+                return false;
+            }
+        }
+    }
+    settlement.pass.with_key(slot);
+    true
 }
 
 /// What came of one attempt.
