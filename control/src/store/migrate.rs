@@ -40,10 +40,10 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0003_quotas.sql"),
     },
     Migration {
-        version: 4,
+        version: 5,
         name: "tenant_limits",
-        sqlite: include_str!("../../../migrations/sqlite/0004_tenant_limits.sql"),
-        postgres: include_str!("../../../migrations/postgres/0004_tenant_limits.sql"),
+        sqlite: include_str!("../../../migrations/sqlite/0005_tenant_limits.sql"),
+        postgres: include_str!("../../../migrations/postgres/0005_tenant_limits.sql"),
     },
 ];
 
