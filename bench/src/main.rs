@@ -6,6 +6,7 @@
 
 mod failure;
 mod floor;
+mod ingest;
 mod interleave;
 mod load;
 mod machine;
@@ -35,6 +36,10 @@ enum Command {
     Run(run::RunArgs),
     /// Start everything on this machine and check the numbers it is held to
     Numbers(Box<numbers::NumbersArgs>),
+    /// Ship usage to a control plane: events per second, processor time per event
+    Ingest(ingest::IngestArgs),
+    /// Fill a control plane with usage and time the usage API over it
+    UsageApi(ingest::UsageApiArgs),
     /// Serve as one of the floors
     #[command(subcommand)]
     Floor(floor::Floor),
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(arguments) => arguments.run(),
         Command::Numbers(arguments) => arguments.run(),
+        Command::Ingest(arguments) => arguments.run(),
+        Command::UsageApi(arguments) => arguments.run(),
         Command::Floor(floor) => floor.run().map(|()| true),
     };
     match outcome {

@@ -111,6 +111,9 @@ pub(crate) struct ControlFlags {
     /// How long a node may serve without contact [default: 86400]
     #[arg(long, value_name = "SECONDS", help_heading = "Control plane")]
     max_config_age_secs: Option<u64>,
+    /// How long single exchanges are kept; 0: for ever; sums are kept anyway [default: 0]
+    #[arg(long, value_name = "DAYS", help_heading = "Control plane")]
+    usage_retention_days: Option<u32>,
 }
 
 impl ControlFlags {
@@ -139,6 +142,7 @@ impl ControlFlags {
             allowed_hosts: this.allowed_hosts,
             public_url: shared.public_url.clone(),
             max_config_age_secs: this.max_config_age_secs,
+            usage_retention_days: this.usage_retention_days,
         };
         ControlConfig::resolve(settings, &variable)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect())
@@ -159,6 +163,7 @@ impl ControlFlags {
             ("--admin-token-file", path(&self.admin_token_file)),
             ("--allowed-hosts", text(&self.allowed_hosts)),
             ("--max-config-age-secs", self.max_config_age_secs.map(|n| n.to_string().into())),
+            ("--usage-retention-days", self.usage_retention_days.map(|n| n.to_string().into())),
         ])
     }
 }

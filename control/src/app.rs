@@ -116,7 +116,7 @@ async fn start(
             ("gRPC listener", served.map_err(|error| error.to_string()))
         });
     }
-    start::spawn(parts, "jobs", jobs::run(db.clone(), stop.clone()));
+    start::spawn(parts, "jobs", jobs::run(db.clone(), config.usage_retention_days, stop.clone()));
 
     metrics.watch(fleet.clone());
     let app = App::new(Parts { domain, fleet, public_url: config.public_url.clone(), bootstrap: token });

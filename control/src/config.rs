@@ -22,6 +22,9 @@ const MAX_FILE: u64 = 1 << 20;
 /// How long a node may serve without contact, by default.
 const DEFAULT_MAX_CONFIG_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The longest time that can be asked for, in days.
+const MAX_DAYS: u32 = 36_500;
+
 /// One wrong setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigProblem {
@@ -72,6 +75,8 @@ pub struct ControlSettings {
     pub public_url: Option<String>,
     /// Seconds a node may serve without contact.
     pub max_config_age_secs: Option<u64>,
+    /// Days that single exchanges are kept; 0: for ever.
+    pub usage_retention_days: Option<u32>,
 }
 
 /// Everything the control plane is started with.
@@ -101,6 +106,8 @@ pub struct ControlConfig {
     pub public_url: String,
     /// How long a node may serve without contact.
     pub max_config_age: Duration,
+    /// Days that single exchanges are kept; 0: for ever. Sums are kept anyway.
+    pub usage_retention_days: u32,
     /// Test hook (`CLAWGATE_TEST_POISON`): REST may poison the snapshot.
     pub test_poison: bool,
 }
@@ -157,6 +164,12 @@ impl ControlConfig {
             file.max_config_age_secs.map(|secs| secs.to_string()),
         );
         let max_config_age = sources.seconds("max_config_age_secs", age, DEFAULT_MAX_CONFIG_AGE);
+        let retention = sources.text(
+            "usage_retention_days",
+            flags.usage_retention_days.map(|days| days.to_string()),
+            file.usage_retention_days.map(|days| days.to_string()),
+        );
+        let usage_retention_days = sources.days("usage_retention_days", retention);
         let test_poison = env("CLAWGATE_TEST_POISON").is_some_and(|value| value == "1");
 
         let database_url = Zeroizing::new(database_url);
@@ -176,6 +189,7 @@ impl ControlConfig {
             allowed_hosts,
             public_url,
             max_config_age,
+            usage_retention_days,
             test_poison,
         })
     }
@@ -361,6 +375,17 @@ impl Sources<'_> {
             _ => {
                 self.problem(setting, "must be a number of seconds from 60 to 2592000");
                 default
+            }
+        }
+    }
+
+    fn days(&mut self, setting: &str, text: Option<String>) -> u32 {
+        let Some(text) = text else { return 0 };
+        match text.parse::<u32>() {
+            Ok(days) if days <= MAX_DAYS => days,
+            _ => {
+                self.problem(setting, format!("must be a number of days from 0 to {MAX_DAYS}"));
+                0
             }
         }
     }

@@ -13,21 +13,21 @@ use crate::load::{Connection, Target};
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// One kept connection.
-pub(super) struct Client {
+pub(crate) struct Client {
     runtime: Runtime,
     target: Target,
     connection: Option<Connection>,
 }
 
 /// A status and a JSON body (null when there is none).
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) body: Value,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
 }
 
 impl Client {
     /// Connects when first used.
-    pub(super) fn new(name: &str, address: SocketAddr) -> Result<Self, Failure> {
+    pub(crate) fn new(name: &str, address: SocketAddr) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// One request. `headers` are whole lines.
-    pub(super) fn call(
+    pub(crate) fn call(
         &mut self,
         method: &str,
         path: &str,

@@ -8,11 +8,11 @@ const TICKS: f64 = 100.0;
 
 /// Seconds of processor time of a process and its children, by name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cpu(BTreeMap<String, f64>);
+pub(crate) struct Cpu(BTreeMap<String, f64>);
 
 impl Cpu {
     /// Reads the named processes now.
-    pub(super) fn read(processes: &[(String, u32)]) -> Self {
+    pub(crate) fn read(processes: &[(String, u32)]) -> Self {
         let table = table();
         let seconds = |id: u32| -> f64 {
             table.iter().filter(|line| line.id == id || line.parent == id).map(|line| line.ticks as f64 / TICKS).sum()
@@ -20,9 +20,14 @@ impl Cpu {
         Self(processes.iter().map(|(name, id)| (name.clone(), seconds(*id))).collect())
     }
 
+    /// Seconds of one process so far.
+    pub(crate) fn seconds(&self, name: &str) -> f64 {
+        self.0.get(name).copied().unwrap_or(0.0)
+    }
+
     /// Microseconds per request since `earlier`; `requests` says how many a
     /// process had to do with.
-    pub(super) fn per_request(&self, earlier: &Self, requests: impl Fn(&str) -> u64) -> BTreeMap<String, f64> {
+    pub(crate) fn per_request(&self, earlier: &Self, requests: impl Fn(&str) -> u64) -> BTreeMap<String, f64> {
         let each = |(name, now): (&String, &f64)| {
             let used = now - earlier.0.get(name).copied().unwrap_or(0.0);
             let count = requests(name);

@@ -7,12 +7,12 @@
 //! Deliberately absent: knowledge of the gateway's inside; it is started by
 //! its command line and driven by its REST interface.
 
-mod clients;
-mod cpu;
+pub(crate) mod clients;
+pub(crate) mod cpu;
 mod ledger;
-mod process;
-mod rest;
-mod stack;
+pub(crate) mod process;
+pub(crate) mod rest;
+pub(crate) mod stack;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -16,14 +16,14 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A process that is ended when this is dropped.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     name: String,
 }
 
 /// On which side of a split a process stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Measured,
     Load,
 }
@@ -39,10 +39,22 @@ fn cores(pin: Pin, side: Side) -> Option<&'static str> {
 
 impl Process {
     /// Starts a program; its output goes to `log`.
-    pub(super) fn start<I: AsRef<OsStr>>(
+    pub(crate) fn start<I: AsRef<OsStr>>(
         name: &str,
         program: &Path,
         arguments: impl IntoIterator<Item = I>,
+        log: &Path,
+        pinned: (Pin, Side),
+    ) -> Result<Self, Failure> {
+        Self::start_with(name, program, arguments, &[], log, pinned)
+    }
+
+    /// Starts a program with more in its environment.
+    pub(crate) fn start_with<I: AsRef<OsStr>>(
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = I>,
+        environment: &[(&str, &str)],
         log: &Path,
         (pin, side): (Pin, Side),
     ) -> Result<Self, Failure> {
@@ -56,24 +68,24 @@ impl Process {
             }
             None => Command::new(program),
         };
-        command.args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = command.spawn().map_err(Failure::setup(format!("{name} ({})", program.display())))?;
         Ok(Self { child, name: name.to_owned() })
     }
 
     /// Its process id.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits until something listens there.
-    pub(super) fn wait_listening(&mut self, address: SocketAddr) -> Result<(), Failure> {
+    pub(crate) fn wait_listening(&mut self, address: SocketAddr) -> Result<(), Failure> {
         self.wait("listening", || TcpStream::connect(address).is_ok().then_some(()))
     }
 
     /// Polls until there is something, or the process ends, or it takes too
     /// long.
-    pub(super) fn wait<T>(&mut self, what: &str, mut poll: impl FnMut() -> Option<T>) -> Result<T, Failure> {
+    pub(crate) fn wait<T>(&mut self, what: &str, mut poll: impl FnMut() -> Option<T>) -> Result<T, Failure> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             if let Some(found) = poll() {
@@ -113,13 +125,13 @@ impl Drop for Process {
 
 /// An address nobody listens on. Another process may take it before we use
 /// it; then the start fails and says so.
-pub(super) fn free_address() -> Result<SocketAddr, Failure> {
+pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(Failure::setup("a free port"))?;
     listener.local_addr().map_err(Failure::setup("a free port"))
 }
 
 /// Puts this process on the load side.
-pub(super) fn pin_self(pin: Pin) -> Result<(), Failure> {
+pub(crate) fn pin_self(pin: Pin) -> Result<(), Failure> {
     let Some(cores) = cores(pin, Side::Load) else { return Ok(()) };
     let id = std::process::id().to_string();
     let status = Command::new("taskset")
@@ -131,7 +143,7 @@ pub(super) fn pin_self(pin: Pin) -> Result<(), Failure> {
 }
 
 /// Resident megabytes of a process.
-pub(super) fn resident_megabytes(id: u32) -> Result<f64, Failure> {
+pub(crate) fn resident_megabytes(id: u32) -> Result<f64, Failure> {
     let path = format!("/proc/{id}/status");
     let status = std::fs::read_to_string(&path).map_err(Failure::setup(&path))?;
     let kilobytes = status

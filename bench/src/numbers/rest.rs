@@ -12,18 +12,25 @@ use crate::failure::Failure;
 const KEYS_PER_BOT: usize = 5;
 
 /// REST with the bootstrap token.
-pub(super) struct Rest {
+pub(crate) struct Rest {
     client: Client,
     authorization: String,
 }
 
 impl Rest {
     /// Talks to the console listener.
-    pub(super) fn new(console: SocketAddr, token: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(console: SocketAddr, token: &str) -> Result<Self, Failure> {
         Ok(Self { client: Client::new("control", console)?, authorization: format!("authorization: Bearer {token}") })
     }
 
-    fn call(&mut self, method: &str, path: &str, prefer: Option<&str>, body: Option<&Value>) -> Result<Value, Failure> {
+    /// One request; its answer's body, when it succeeded.
+    pub(crate) fn call(
+        &mut self,
+        method: &str,
+        path: &str,
+        prefer: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
         let mut headers = vec![self.authorization.clone()];
         headers.extend(prefer.map(|prefer| format!("prefer: {prefer}")));
         let path = format!("/api/v1{path}");
@@ -35,7 +42,7 @@ impl Rest {
     }
 
     /// Keys in groups of five that carry the group's two tags.
-    pub(super) fn create_keys(&mut self, count: usize, vendor: SocketAddr) -> Result<(), Failure> {
+    pub(crate) fn create_keys(&mut self, count: usize, vendor: SocketAddr) -> Result<(), Failure> {
         for index in 0..count {
             let group = index / KEYS_PER_BOT;
             let body = json!({
@@ -51,7 +58,7 @@ impl Rest {
     }
 
     /// Bots that require the two tags of one group; returns their tokens.
-    pub(super) fn create_bots(&mut self, count: usize, keys: usize) -> Result<Vec<String>, Failure> {
+    pub(crate) fn create_bots(&mut self, count: usize, keys: usize) -> Result<Vec<String>, Failure> {
         let groups = (keys / KEYS_PER_BOT).max(1);
         let mut tokens = Vec::with_capacity(count);
         for index in 0..count {

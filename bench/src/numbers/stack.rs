@@ -197,7 +197,7 @@ fn pid(folder: &Path, plane: &str) -> Result<u32, Failure> {
 }
 
 /// An address a plane wrote into its ready file.
-fn announced(path: &Path, name: &str) -> Result<SocketAddr, Failure> {
+pub(crate) fn announced(path: &Path, name: &str) -> Result<SocketAddr, Failure> {
     let text = std::fs::read(path).map_err(Failure::setup(path.display().to_string()))?;
     let value: Value = serde_json::from_slice(&text).map_err(Failure::setup(path.display().to_string()))?;
     let address = value.get(name).and_then(Value::as_str).and_then(|text| text.parse().ok());

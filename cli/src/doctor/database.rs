@@ -2,7 +2,7 @@
 //! master key, and whether the usage sums are the sums of the events.
 
 use clawgate_control::config::ControlConfig;
-use clawgate_control::store::{Db, StoreError, migrate, provider_keys, usage_rollup};
+use clawgate_control::store::{Db, StoreError, migrate, provider_keys, usage_proof};
 use clawgate_control::vault::{Vault, VaultError};
 
 use super::Verdict;
@@ -95,15 +95,15 @@ async fn sealed_rows(db: &Db) -> Result<usize, StoreError> {
 async fn sums(db: &Db) -> Verdict {
     let this_hour = clawgate_shared::clock::now_micros().div_euclid(HOUR) * HOUR;
     let compared = async {
-        let mut conn = db.read().await?;
-        usage_rollup::mismatches(&mut conn, this_hour - HOURS * HOUR, this_hour + HOUR, LIMIT).await
+        let mut conn = db.snapshot().await?;
+        usage_proof::mismatches(&mut conn, this_hour - HOURS * HOUR, this_hour + HOUR, LIMIT).await
     };
     match compared.await {
         Ok(differing) if differing.is_empty() => {
             Verdict::Fine("equal to the sum of the events of the last 7 days".to_owned())
         }
         Ok(differing) => Verdict::broken(
-            format!("{} hourly sums differ from their events", differing.len()),
+            format!("{} sums of usage differ from what they are the sum of", differing.len()),
             "keep a copy of the database and report this: it must not happen",
         ),
         Err(e) => unreachable(&e),

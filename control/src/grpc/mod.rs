@@ -46,7 +46,7 @@ const MAX_STREAMS: u32 = 256;
 /// Largest message of enrolment and of a node's stream, in bytes.
 const MAX_SMALL_MESSAGE: usize = 256 << 10;
 /// Largest batch of usage records, in bytes.
-const MAX_BATCH: usize = 8 << 20;
+const MAX_BATCH: usize = 16 << 20;
 /// Largest call for leases, in bytes: more than its most claims need.
 const MAX_TRADE: usize = 1 << 20;
 /// What a node may send of one batch before it hears from us: all of it, so

@@ -10,11 +10,12 @@ use super::rollup;
 use crate::prices::Table;
 use crate::quota::Books;
 use crate::snapshot::rollout::Rollout;
+use crate::store::usage_dims::{self, Fresh, Known};
 use crate::store::usage_ingest::{self, Cursor, EventRow, Shard};
-use crate::store::{Db, StoreError, Tx, usage_rollup};
+use crate::store::{Db, StoreError, Tx, usage_events, usage_rollup};
 
 /// Most records in one batch.
-pub const MAX_RECORDS: usize = 8192;
+pub const MAX_RECORDS: usize = 65_536;
 /// Longest instance id, in bytes.
 const MAX_INSTANCE: usize = 128;
 /// How many open exchanges of an ended shard are turned into events at a time.
@@ -96,7 +97,7 @@ pub async fn accept(
     }
     let mut planned = plan((next..).zip(unseen).map(|(position, bytes)| decode(bytes, position, now)));
     prices.price(&mut planned.events);
-    let mut accepted = write(&mut tx, books, shard, &planned, now).await?;
+    let (mut accepted, fresh) = write(&mut tx, (books, db.usage_dims()), shard, &planned, now).await?;
     if let Some(reason) = planned.malformed {
         tracing::error!(node = batch.node_id, epoch = batch.epoch, shard = batch.shard, reason, "usage record lost");
     }
@@ -110,6 +111,7 @@ pub async fn accept(
         charges::shard_ended(&mut tx, shard, planned.shards).await?;
     }
     tx.commit().await?;
+    fresh.into_iter().for_each(|fresh| db.usage_dims().keep(fresh));
     accepted.next_position = unsigned(cursor.next_position);
     Ok(accepted)
 }
@@ -150,12 +152,18 @@ async fn fence(
 }
 
 /// Writes what was planned; the cursor is the caller's.
-async fn write(tx: &mut Tx, books: &Books, shard: Shard<'_>, plan: &Plan, now: i64) -> Result<Accepted, StoreError> {
+async fn write(
+    tx: &mut Tx,
+    with: (&Books, &Known),
+    shard: Shard<'_>,
+    plan: &Plan,
+    now: i64,
+) -> Result<(Accepted, Vec<Fresh>), StoreError> {
     let mut accepted = Accepted { lost: unsigned(plan.lost), ..Accepted::default() };
     usage_ingest::insert_opens(tx, shard, &plan.opens).await?;
     let earlier: Vec<&str> = plan.settles_of_earlier.iter().map(String::as_str).collect();
     usage_ingest::delete_opens(tx, &earlier).await?;
-    add(tx, books, shard, &plan.events, now, &mut accepted).await?;
+    let mut fresh = vec![add(tx, with, shard, &plan.events, now, &mut accepted).await?];
     if plan.ended.is_some() {
         loop {
             let opens = usage_ingest::lone_opens(tx, shard, LONE_OPENS).await?;
@@ -163,32 +171,50 @@ async fn write(tx: &mut Tx, books: &Books, shard: Shard<'_>, plan: &Plan, now: i
                 break;
             }
             let events: Vec<EventRow> = opens.into_iter().map(decode::indeterminate).collect();
-            add(tx, books, shard, &events, now, &mut accepted).await?;
+            fresh.push(add(tx, with, shard, &events, now, &mut accepted).await?);
             let ids: Vec<&str> = events.iter().map(|event| event.open.exchange_id.as_str()).collect();
             usage_ingest::delete_opens(tx, &ids).await?;
         }
     }
-    Ok(accepted)
+    Ok((accepted, fresh))
 }
 
 /// Adds events and, for those that were new, their sums.
 async fn add(
     tx: &mut Tx,
-    books: &Books,
+    (books, known): (&Books, &Known),
     shard: Shard<'_>,
     events: &[EventRow],
     now: i64,
     accepted: &mut Accepted,
-) -> Result<(), StoreError> {
-    let new = usage_ingest::insert_events(tx, shard, now, events).await?;
+) -> Result<Fresh, StoreError> {
+    let (new, fresh) = add_events(tx, known, shard, events, now).await?;
     let new: Vec<&EventRow> = events.iter().zip(new).filter_map(|(event, new)| new.then_some(event)).collect();
-    usage_rollup::add(tx, &rollup::sum(new.iter().copied())).await?;
     charges::charge(tx, books, shard, &new, now).await?;
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     accepted.events += count(new.len());
     accepted.indeterminate += count(new.iter().filter(|event| event.indeterminate).count());
     accepted.duplicates += count(events.len() - new.len());
-    Ok(())
+    Ok(fresh)
+}
+
+/// Adds events of one shard with their sums. Says for each whether it was new,
+/// and what is to be remembered once the transaction is committed.
+///
+/// # Errors
+/// As the database answers.
+pub async fn add_events(
+    conn: &mut Tx,
+    known: &Known,
+    shard: Shard<'_>,
+    events: &[EventRow],
+    received_at: i64,
+) -> Result<(Vec<bool>, Fresh), StoreError> {
+    let (places, fresh) = usage_dims::places(conn, known, shard, events).await?;
+    let new = usage_events::insert(conn, shard, received_at, events, &places).await?;
+    let counted = events.iter().zip(&places).zip(&new).filter_map(|(pair, new)| new.then_some(pair));
+    usage_rollup::add(conn, &rollup::sum(counted)).await?;
+    Ok((new, fresh))
 }
 
 fn unsigned(value: i64) -> u64 {

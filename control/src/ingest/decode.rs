@@ -110,7 +110,7 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
         total: settle.total_tokens,
         ..Usage::default()
     };
-    let tried: Vec<Tried> = settle.tried.into_iter().take(MAX_LIST).map(Tried::from).collect();
+    let tried = tried(&settle.provider_key_id, settle.status_code, settle.tried);
     let labels: BTreeMap<String, String> =
         settle.labels.into_iter().take(MAX_LIST).map(|label| (text(label.key), text(label.value))).collect();
     Some(EventRow {
@@ -126,7 +126,7 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
         reasoning_tokens: settle.reasoning_tokens.map(count),
         total_tokens: settle.total_tokens.or_else(|| usage.total_or_sum()).map(count),
         usage_source: known(&settle.usage_source, &["upstream", "estimated", "none"], "none"),
-        tried: json(&tried, "[]"),
+        tried,
         duration_micros: count(settle.duration_micros),
         ttft_micros: settle.ttft_micros.map(count),
         cost_micros: None,
@@ -166,7 +166,6 @@ pub fn indeterminate(mut open: OpenRow) -> EventRow {
     let held = (open.reserved_tokens > 0).then_some(open.reserved_tokens);
     EventRow {
         labels: "{}".into(),
-        tried: "[]".into(),
         outcome: INDETERMINATE.into(),
         usage_source: if held.is_some() { "estimated" } else { "none" }.into(),
         total_tokens: held,
@@ -189,6 +188,15 @@ fn charges(given: Vec<wire::Charge>) -> Vec<Charge> {
         }
     }
     found
+}
+
+/// The short form for what nearly every exchange is, see [`EventRow::tried`].
+fn tried(key: &str, status: u32, attempts: Vec<Attempt>) -> String {
+    match attempts.as_slice() {
+        [one] if one.key_id == key && one.status == status && one.reason.is_empty() => one.millis.to_string(),
+        [] => String::new(),
+        _ => json(&attempts.into_iter().take(MAX_LIST).map(Tried::from).collect::<Vec<_>>(), "[]"),
+    }
 }
 
 /// One try, as it is stored.
@@ -302,6 +310,11 @@ mod tests {
             ..settle()
         });
         assert_eq!(row.tried, r#"[{"key":"key_1","status":429,"reason":"rate","ms":5}]"#);
+        let one = |key: &str| vec![Attempt { key_id: key.into(), status: 200, reason: String::new(), millis: 5 }];
+        assert_eq!(event(Settle { provider_key_id: "key_1".into(), tried: one("key_1"), ..settle() }).tried, "5");
+        assert!(
+            event(Settle { provider_key_id: "key_1".into(), tried: one("key_2"), ..settle() }).tried.contains("key_2")
+        );
         assert_eq!((row.labels.as_str(), row.outcome.as_str()), (r#"{"team":"a\"b"}"#, "failed"));
     }
 

@@ -16,4 +16,4 @@ pub mod rollup;
 #[cfg(test)]
 mod tests;
 
-pub use accept::{Accepted, Batch, IngestError, accept};
+pub use accept::{Accepted, Batch, IngestError, accept, add_events};

@@ -1,7 +1,8 @@
 //! From events to hourly sums. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use crate::store::usage_dims::{Dims, Place};
 use crate::store::usage_ingest::EventRow;
 use crate::store::usage_rollup::{RollupKey, RollupSums};
 
@@ -21,43 +22,22 @@ pub const fn hour_of(micros: i64) -> i64 {
     micros - micros.rem_euclid(HOUR)
 }
 
-/// A [`RollupKey`] that borrows, in the same order.
-type Key<'a> = (&'a str, &'a str, i64, &'a str, &'a str, &'a str, &'a str, i64, &'a str);
-
-fn key(event: &EventRow) -> Key<'_> {
-    let open = &event.open;
-    (
-        &open.tenant_id,
-        &open.bot_id,
-        hour_of(open.created_at),
-        &open.project_id,
-        &open.vendor,
-        &open.model,
-        &open.provider_key_id,
-        event.status_code,
-        &event.outcome,
-    )
-}
-
-/// The sums of `events`, in key order.
-pub fn sum<'a>(events: impl IntoIterator<Item = &'a EventRow>) -> Vec<(RollupKey, RollupSums)> {
-    let mut rows: BTreeMap<Key<'a>, RollupSums> = BTreeMap::new();
-    for event in events {
-        add(rows.entry(key(event)).or_default(), event);
+/// The sums of `events`, each with its place, in key order: of single exchanges'
+/// rows, and of the wider rows these belong to.
+pub fn sum<'a>(events: impl IntoIterator<Item = (&'a EventRow, &'a Place)>) -> Vec<(RollupKey, RollupSums)> {
+    let mut narrow: HashMap<(i64, i64), (RollupSums, Dims)> = HashMap::new();
+    for (event, place) in events {
+        let key = (hour_of(event.open.created_at), place.dims.exchange);
+        add(&mut narrow.entry(key).or_insert((RollupSums::default(), place.dims)).0, event);
     }
-    let owned =
-        |(tenant, bot, hour_start, project, vendor, model, provider_key, status_code, outcome): Key<'_>| RollupKey {
-            tenant_id: tenant.to_owned(),
-            bot_id: bot.to_owned(),
-            hour_start,
-            project_id: project.to_owned(),
-            vendor: vendor.to_owned(),
-            model: model.to_owned(),
-            provider_key_id: provider_key.to_owned(),
-            status_code,
-            outcome: outcome.to_owned(),
-        };
-    rows.into_iter().map(|(key, sums)| (owned(key), sums)).collect()
+    let mut rows: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
+    for ((start_at, dim_id), (sums, dims)) in narrow {
+        rows.insert(RollupKey { start_at, dim_id }, sums);
+        for dim_id in [dims.model, dims.key, dims.bot] {
+            rows.entry(RollupKey { start_at, dim_id }).or_default().add(&sums);
+        }
+    }
+    rows.into_iter().collect()
 }
 
 fn add(sums: &mut RollupSums, event: &EventRow) {
@@ -84,9 +64,9 @@ mod tests {
     use super::*;
     use crate::store::usage_ingest::OpenRow;
 
-    fn event(bot: &str, at: i64, tokens: Option<i64>, outcome: &str) -> EventRow {
+    fn event(at: i64, tokens: Option<i64>, outcome: &str) -> EventRow {
         EventRow {
-            open: OpenRow { bot_id: bot.into(), created_at: at, ..OpenRow::default() },
+            open: OpenRow { created_at: at, ..OpenRow::default() },
             total_tokens: tokens,
             outcome: outcome.into(),
             duration_micros: 10,
@@ -94,39 +74,55 @@ mod tests {
         }
     }
 
+    fn place(exchange: i64) -> Place {
+        let dims = Dims { exchange, model: 101, key: 102, bot: 103, tenant: 104, caller: 105 };
+        Place { dims, origin: 106 }
+    }
+
     #[test]
-    fn events_of_one_hour_and_key_are_one_row() {
+    fn events_of_one_hour_and_kind_are_one_row_and_part_of_three_wider_ones() {
         let events = [
-            event("bot_1", HOUR, Some(5), "ok"),
-            event("bot_1", 2 * HOUR - 1, None, "ok"),
-            event("bot_1", 2 * HOUR, Some(7), "ok"),
-            event("bot_2", HOUR, Some(1), "refused"),
+            (event(HOUR, Some(5), "ok"), place(1)),
+            (event(2 * HOUR - 1, None, "ok"), place(1)),
+            (event(2 * HOUR, Some(7), "ok"), place(1)),
+            (event(HOUR, Some(1), "refused"), place(2)),
         ];
-        let rows = sum(&events);
+        let rows = sum(events.iter().map(|(event, place)| (event, place)));
         let seen: Vec<_> = rows
             .iter()
-            .map(|(key, sums)| (key.bot_id.as_str(), key.hour_start / HOUR, sums.requests, sums.errors, sums.total))
+            .map(|(key, sums)| (key.start_at / HOUR, key.dim_id, sums.requests, sums.errors, sums.total))
             .collect();
-        assert_eq!(seen, [("bot_1", 1, 2, 0, 5), ("bot_1", 2, 1, 0, 7), ("bot_2", 1, 1, 1, 1)]);
+        let wide = |hour, dim, (requests, errors, total)| (hour, dim, requests, errors, total);
+        let mut wanted = vec![(1, 1, 2, 0, 5), (1, 2, 1, 1, 1)];
+        wanted.extend([101, 102, 103].map(|dim| wide(1, dim, (3, 1, 6))));
+        wanted.push((2, 1, 1, 0, 7));
+        wanted.extend([101, 102, 103].map(|dim| wide(2, dim, (1, 0, 7))));
+        assert_eq!(seen, wanted);
     }
 
     proptest! {
         #[test]
         fn nothing_is_lost_however_events_are_split(
-            parts in proptest::collection::vec((0..3u8, 0..5i64, proptest::option::of(0..1000i64)), 0..60),
+            parts in proptest::collection::vec((1..4i64, 0..5i64, proptest::option::of(0..1000i64)), 0..60),
             at in 0..60usize,
         ) {
-            let events: Vec<EventRow> = parts
+            let events: Vec<(EventRow, Place)> = parts
                 .iter()
-                .map(|(bot, hour, tokens)| event(&format!("bot_{bot}"), hour * HOUR + 1, *tokens, "ok"))
+                .map(|(dim, hour, tokens)| (event(hour * HOUR + 1, *tokens, "ok"), place(*dim)))
                 .collect();
-            let total = |rows: &[(RollupKey, RollupSums)]| {
-                rows.iter().fold((0, 0), |(n, t), (_, sums)| (n + sums.requests, t + sums.total))
+            let total = |events: &[(EventRow, Place)]| {
+                let rows = sum(events.iter().map(|(event, place)| (event, place)));
+                let of = |wide: bool| {
+                    let rows = rows.iter().filter(|(key, _)| (key.dim_id == 101) == wide && key.dim_id < 102);
+                    rows.fold((0, 0), |(n, t), (_, sums)| (n + sums.requests, t + sums.total))
+                };
+                assert_eq!(of(true), of(false));
+                of(true)
             };
             let (left, right) = events.split_at(at.min(events.len()));
-            let (l, r) = (total(&sum(left)), total(&sum(right)));
-            prop_assert_eq!((l.0 + r.0, l.1 + r.1), total(&sum(&events)));
-            prop_assert_eq!(total(&sum(&events)).0, i64::try_from(events.len()).unwrap_or(0));
+            let (l, r) = (total(left), total(right));
+            prop_assert_eq!((l.0 + r.0, l.1 + r.1), total(&events));
+            prop_assert_eq!(total(&events).0, i64::try_from(events.len()).unwrap_or(0));
         }
     }
 }

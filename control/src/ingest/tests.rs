@@ -11,7 +11,8 @@ use crate::jobs::reconcile;
 use crate::prices::Table;
 use crate::quota::Books;
 use crate::snapshot::rollout::Rollout;
-use crate::store::{Db, usage_ingest, usage_log, usage_rollup};
+use crate::store::usage_query::{self, Scope, Span, Sums};
+use crate::store::{Db, Tx, usage_ingest, usage_log};
 
 const NODE: &str = "node_0123456789abcdef0123456789abcdef";
 
@@ -96,17 +97,18 @@ impl Shipper<'_> {
     }
 }
 
+/// Of everything, from the sums by hour.
+async fn sums(conn: &mut Tx) -> Sums {
+    let (from, to) = (0, rollup::hour_of(clock::now_micros()) + 2 * rollup::HOUR);
+    usage_query::totals(conn, &Span { tenant_id: "ten_1", scope: Scope::Tenant, from, to }).await.expect("reads")
+}
+
 /// (events, indeterminate ones, total tokens, open rows)
 async fn totals(db: &Db) -> (i64, i64, i64, usize) {
     let mut tx = db.snapshot().await.expect("reads");
-    let (mut events, mut indeterminate, mut total) = (0, 0, 0);
-    for row in usage_rollup::all(&mut tx).await.expect("reads") {
-        events += row.1.requests;
-        total += row.1.total;
-        if row.0.outcome == "indeterminate" {
-            indeterminate += row.1.requests;
-        }
-    }
+    let Sums { requests: events, total, duration_count, .. } = sums(&mut tx).await;
+    // Only what nobody saw the end of has no duration.
+    let indeterminate = events - duration_count;
     let shard = usage_ingest::Shard { node_id: NODE, epoch: 1, shard: 0 };
     let open = usage_ingest::lone_opens(&mut tx, shard, 10_000).await.expect("reads").len();
     assert_eq!(reconcile::run(db, 0).await.expect("reads"), [], "rollups are not the sum of the events");
@@ -164,9 +166,10 @@ async fn one_exchange_in_two_epochs_counts_once() {
     let plane = Plane::new().await;
     let exchange = id::new(id::Kind::Exchange);
     let rollout = Rollout::default();
+    let records = [open(&exchange, 0), settle(&exchange, 3)];
     for (epoch, events, duplicates) in [(1, 1, 0), (2, 0, 1)] {
         let node = Shipper { db: &plane.db, rollout: &rollout, instance: "a", epoch };
-        let accepted = node.ship(0, &[open(&exchange, 0), settle(&exchange, 3)]).await.expect("taken");
+        let accepted = node.ship(0, &records).await.expect("taken");
         assert_eq!((accepted.events, accepted.duplicates), (events, duplicates), "epoch {epoch}");
     }
     assert_eq!(totals(&plane.db).await, (1, 0, 4, 0));
@@ -219,8 +222,7 @@ async fn an_event_gets_the_cost_of_its_model_and_the_sums_have_it() {
     // 0.15 and 0.6 USD per million, and one token out.
     let wanted = [(Some(150_001), priced()), (Some(300_001), priced()), (None, Some(String::new()))];
     assert_eq!(found, wanted);
-    let cost: i64 = usage_rollup::all(&mut tx).await.expect("reads").iter().map(|(_, sums)| sums.cost).sum();
-    assert_eq!(cost, 450_002);
+    assert_eq!(sums(&mut tx).await.cost, 450_002);
     tx.rollback().await.expect("ends");
     assert_eq!(totals(&plane.db).await.0, 3, "and the sums are those of the events");
 }

@@ -6,8 +6,10 @@
 //! Deliberately absent: work that is done when something happens (publishing,
 //! ingest); that lives where it happens.
 
+pub mod fold;
 pub mod purge;
 pub mod reconcile;
+pub mod retention;
 
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::quota;
-use crate::store::{Db, StoreError};
+use crate::store::{Db, Engine, StoreError};
 
 /// How often leftovers are cleared away.
 const PURGE: Duration = Duration::from_secs(10 * 60);
@@ -24,19 +26,27 @@ const PURGE: Duration = Duration::from_secs(10 * 60);
 const RECONCILE: Duration = Duration::from_secs(60 * 60);
 /// How often leases are looked through for those whose time has passed.
 const LEASES: Duration = Duration::from_secs(10);
+/// How often days that are over are folded, and old events deleted.
+const KEEP: Duration = Duration::from_secs(15 * 60);
 /// The first runs wait until the process has started.
 const FIRST: Duration = Duration::from_secs(60);
 /// How far back rollups are checked, in hours.
 const RECONCILE_HOURS: i64 = 26;
 
-/// Runs every job at its times until `stop` is true.
-pub async fn run(db: Db, mut stop: watch::Receiver<bool>) {
+/// Runs every job at its times until `stop` is true; `retention_days` as in
+/// [`retention::run`].
+pub async fn run(db: Db, retention_days: u32, mut stop: watch::Receiver<bool>) {
     let every = |period| {
         let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, period);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer
     };
     let (mut purge, mut reconcile, mut leases) = (every(PURGE), every(RECONCILE), every(LEASES));
+    let (mut fold, mut keep) = (every(KEEP), every(KEEP));
+    if db.engine() == Engine::Postgres {
+        // A process that was away for months must not wait for its month.
+        report("retention", retention::run(&db, 0, clock::now_micros()).await);
+    }
     while !*stop.borrow() {
         tokio::select! {
             _ = purge.tick() => report("purge", purge::run(&db, clock::now_micros()).await),
@@ -45,6 +55,8 @@ pub async fn run(db: Db, mut stop: watch::Receiver<bool>) {
                 let from = clock::now_micros() - RECONCILE_HOURS * crate::ingest::rollup::HOUR;
                 report("reconcile", reconcile::run(&db, from).await);
             }
+            _ = fold.tick() => report("fold", fold::run(&db, clock::now_micros()).await),
+            _ = keep.tick() => report("retention", retention::run(&db, retention_days, clock::now_micros()).await),
             changed = stop.changed() => if changed.is_err() { return },
         }
     }

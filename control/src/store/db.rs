@@ -14,6 +14,7 @@ use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Transaction};
 
 use super::dialect;
 use super::error::StoreError;
+use super::usage_dims::Known;
 
 /// How long a caller waits for a connection before [`StoreError::Busy`].
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +42,7 @@ struct Inner {
     file: Option<PathBuf>,
     writers: AnyPool,
     readers: AnyPool,
+    usage_dims: Known,
 }
 
 impl fmt::Debug for Db {
@@ -86,7 +88,7 @@ impl Db {
         };
         let writers = pool(engine, writer_count).connect_with(options.clone()).await.map_err(failed)?;
         let readers = pool(engine, reader_count).connect_with(options).await.map_err(failed)?;
-        Ok(Self { inner: Arc::new(Inner { engine, file, writers, readers }) })
+        Ok(Self { inner: Arc::new(Inner { engine, file, writers, readers, usage_dims: Known::default() }) })
     }
 
     /// Which engine.
@@ -99,6 +101,12 @@ impl Db {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.inner.file.as_deref()
+    }
+
+    /// What this process remembers of `usage_dims` and `usage_origins`.
+    #[must_use]
+    pub fn usage_dims(&self) -> &Known {
+        &self.inner.usage_dims
     }
 
     /// Starts a writing transaction.

@@ -61,3 +61,13 @@ pub(super) const fn hold_setting(sqlite: bool) -> &'static str {
         "SELECT value FROM settings WHERE name = $1 FOR SHARE"
     }
 }
+
+/// Excludes folding a day from adding to its hours: adders share the lock, a
+/// folder has it alone. SQLite has one writer anyway.
+pub(super) const fn fold_lock(sqlite: bool, shared: bool) -> Option<&'static str> {
+    match (sqlite, shared) {
+        (true, _) => None,
+        (false, true) => Some("SELECT CAST(pg_advisory_xact_lock_shared(7091442002) AS TEXT)"),
+        (false, false) => Some("SELECT CAST(pg_advisory_xact_lock(7091442002) AS TEXT)"),
+    }
+}

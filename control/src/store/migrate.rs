@@ -8,9 +8,9 @@ use sha2::{Digest as _, Sha256};
 use sqlx::AnyConnection;
 
 use super::db::{Db, Engine};
-use super::dialect;
 use super::error::{MigrationError, StoreError};
 use super::row::RowExt as _;
+use super::{dialect, usage_convert};
 
 /// One step; number and name are the same for both engines.
 struct Migration {
@@ -19,6 +19,9 @@ struct Migration {
     sqlite: &'static str,
     postgres: &'static str,
 }
+
+/// The step after which events are carried over by `usage_convert`.
+const USAGE_DIMS: i64 = 4;
 
 const MIGRATIONS: &[Migration] = &[
     Migration {
@@ -38,6 +41,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "quotas",
         sqlite: include_str!("../../../migrations/sqlite/0003_quotas.sql"),
         postgres: include_str!("../../../migrations/postgres/0003_quotas.sql"),
+    },
+    Migration {
+        version: USAGE_DIMS,
+        name: "usage_dims",
+        sqlite: include_str!("../../../migrations/sqlite/0004_usage_dims.sql"),
+        postgres: include_str!("../../../migrations/postgres/0004_usage_dims.sql"),
     },
     Migration {
         version: 5,
@@ -153,6 +162,9 @@ async fn apply(db: &Db, migration: &'static Migration) -> Result<bool, StoreErro
         return Ok(false);
     }
     sqlx::raw_sql(migration.sql(engine)).execute(&mut *tx).await?;
+    if migration.version == USAGE_DIMS {
+        usage_convert::run(&mut tx, clock::now_micros()).await?;
+    }
     sqlx::query(INSERT_APPLIED)
         .bind(migration.version)
         .bind(migration.name)

@@ -34,9 +34,15 @@ pub mod settings;
 pub mod tenants;
 pub mod tombstones;
 pub mod types;
+mod usage_convert;
+pub mod usage_dims;
+pub mod usage_events;
 pub mod usage_ingest;
 pub mod usage_log;
+pub mod usage_partitions;
+pub mod usage_proof;
 pub mod usage_query;
+pub mod usage_retention;
 pub mod usage_rollup;
 pub mod vendors;
 

@@ -42,29 +42,31 @@ impl ModelSums {
 }
 
 macro_rules! rollup {
-    ($column:literal) => {
+    ($filter:literal) => {
+        // On SQLite a cross join is read in the order it is written.
         concat!(
-            "SELECT model, CAST(SUM(CASE WHEN outcome = 'refused' THEN 0 ELSE request_count END) AS BIGINT) AS requests, \
-             CAST(SUM(input_tokens) AS BIGINT) AS input, CAST(SUM(output_tokens) AS BIGINT) AS output, \
-             CAST(SUM(total_tokens) AS BIGINT) AS total, CAST(SUM(cost_micros) AS BIGINT) AS cost \
-             FROM usage_rollup_hour WHERE tenant_id = $1 AND ",
-            $column,
-            " = $2 AND hour_start >= $3 AND hour_start < $4 GROUP BY model"
+            "SELECT d.model, CAST(SUM(CASE WHEN d.outcome = 'refused' THEN 0 ELSE r.request_count END) AS BIGINT) AS requests, \
+             CAST(SUM(r.input_tokens) AS BIGINT) AS input, CAST(SUM(r.output_tokens) AS BIGINT) AS output, \
+             CAST(SUM(r.total_tokens) AS BIGINT) AS total, CAST(SUM(r.cost_micros) AS BIGINT) AS cost \
+             FROM usage_dims d CROSS JOIN usage_rollup_hour r WHERE d.tenant_id = $1 AND ",
+            $filter,
+            " AND r.dim_id = d.id AND r.start_at >= $3 AND r.start_at < $4 GROUP BY d.model"
         )
     };
 }
 
 macro_rules! events {
-    ($column:literal) => {
+    ($filter:literal) => {
         concat!(
-            "SELECT model, CAST(SUM(CASE WHEN outcome = 'refused' THEN 0 ELSE 1 END) AS BIGINT) AS requests, \
-             CAST(SUM(COALESCE(input_tokens, 0)) AS BIGINT) AS input, \
-             CAST(SUM(COALESCE(output_tokens, 0)) AS BIGINT) AS output, \
-             CAST(SUM(COALESCE(total_tokens, 0)) AS BIGINT) AS total, \
-             CAST(SUM(COALESCE(cost_micros, 0)) AS BIGINT) AS cost \
-             FROM usage_events WHERE tenant_id = $1 AND ",
-            $column,
-            " = $2 AND created_at >= $3 AND created_at < $4 GROUP BY model"
+            "SELECT d.model, CAST(SUM(CASE WHEN d.outcome = 'refused' THEN 0 ELSE 1 END) AS BIGINT) AS requests, \
+             CAST(SUM(COALESCE(e.input_tokens, 0)) AS BIGINT) AS input, \
+             CAST(SUM(COALESCE(e.output_tokens, 0)) AS BIGINT) AS output, \
+             CAST(SUM(COALESCE(e.total_tokens, 0)) AS BIGINT) AS total, \
+             CAST(SUM(COALESCE(e.cost_micros, 0)) AS BIGINT) AS cost \
+             FROM usage_events e JOIN usage_dims d ON d.id = e.dim_id \
+             WHERE e.tenant_no = (SELECT id FROM usage_dims WHERE tenant_id = $1 AND kind = 'tenant') AND ",
+            $filter,
+            " AND e.created_at >= $3 AND e.created_at < $4 GROUP BY d.model"
         )
     };
 }
@@ -92,10 +94,12 @@ pub async fn by_model(
     (from, to): (i64, i64),
 ) -> Result<Vec<ModelSums>, StoreError> {
     let (rollup, events) = match scope {
-        QuotaScope::Bot => (rollup!("bot_id"), events!("bot_id")),
-        QuotaScope::Project => (rollup!("project_id"), events!("project_id")),
-        QuotaScope::Tenant => (rollup!("tenant_id"), events!("tenant_id")),
-        QuotaScope::ProviderKey => (rollup!("provider_key_id"), events!("provider_key_id")),
+        QuotaScope::Bot => (rollup!("d.kind = 'exchange' AND d.bot_id = $2"), events!("d.bot_id = $2")),
+        QuotaScope::Project => (rollup!("d.kind = 'model' AND d.project_id = $2"), events!("d.project_id = $2")),
+        QuotaScope::Tenant => (rollup!("d.kind = 'model' AND d.tenant_id = $2"), events!("d.tenant_id = $2")),
+        QuotaScope::ProviderKey => {
+            (rollup!("d.kind = 'exchange' AND d.provider_key_id = $2"), events!("d.provider_key_id = $2"))
+        }
     };
     let first = from.saturating_add(HOUR - 1).div_euclid(HOUR).saturating_mul(HOUR);
     let last = to.div_euclid(HOUR).saturating_mul(HOUR);

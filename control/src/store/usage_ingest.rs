@@ -1,6 +1,7 @@
-//! What usage ingest reads and writes: shard cursors, open exchanges, events.
+//! What usage ingest reads and writes beside events and sums: shard cursors and
+//! open exchanges; and what an event is.
 //!
-//! Rows go in by multi-row statements of 1, 2, 4, … 128 rows, so that a
+//! Rows go in by multi-row statements of 1, 2, 4, … 512 rows, so that a
 //! connection's statement cache holds all of them. On SQLite their parameters
 //! are plain `?`: it searches `$n` names one by one, so that time grew with the
 //! square of their number (64 rows at a time were 30 times slower than 8).
@@ -9,15 +10,18 @@ use std::sync::{Arc, LazyLock};
 
 use sqlx::any::AnyArguments;
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AssertSqlSafe};
+use sqlx::{Any, AnyConnection, Arguments as _, AssertSqlSafe, Encode, Type};
 
 use super::error::StoreError;
 use super::row::{RowExt as _, to_json};
 use super::types::Charge;
+use super::usage_events::id_bytes;
 
 /// Rows of the largest statement; 2^[`CHUNK_BITS`].
 const MAX_CHUNK: usize = 1 << CHUNK_BITS;
-const CHUNK_BITS: usize = 7;
+const CHUNK_BITS: usize = 9;
+/// Open exchanges that are looked at together when leftovers are cleared.
+const OLD_OPENS: i64 = 500;
 
 /// One shard of one epoch of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +114,8 @@ pub struct EventRow {
     pub total_tokens: Option<i64>,
     /// `upstream`, `estimated` or `none`.
     pub usage_source: String,
-    /// JSON array of attempts.
+    /// JSON array of attempts; empty: none; a number alone: one attempt of so many
+    /// milliseconds, with `provider_key_id`, answered `status_code`.
     pub tried: String,
     /// The whole exchange.
     pub duration_micros: i64,
@@ -139,9 +144,9 @@ const NEWEST_EPOCH: &str =
 const SELECT_OPENS: &str = "SELECT exchange_id, position, created_at, tenant_id, project_id, bot_id, vendor, model, \
     endpoint, client_request_id, provider_key_id, stream, reserved_tokens, config_version, agent_id, session_id, reserved \
     FROM usage_open WHERE node_id = $1 AND epoch = $2 AND shard = $3 ORDER BY position LIMIT $4";
-const SELECT_PLACE: &str = "SELECT node_id, epoch, shard, position FROM usage_events WHERE exchange_id = $1";
-const DELETE_OLD_OPENS: &str = "DELETE FROM usage_open WHERE created_at < $1 \
-    AND EXISTS (SELECT 1 FROM usage_events e WHERE e.exchange_id = usage_open.exchange_id)";
+const SELECT_OLD_OPENS: &str =
+    "SELECT exchange_id FROM usage_open WHERE created_at < $1 AND exchange_id > $2 ORDER BY exchange_id LIMIT $3";
+const SELECT_EVENT: &str = "SELECT COUNT(*) AS n FROM usage_events WHERE exchange_id = $1";
 
 static INSERT_OPENS: LazyLock<Statements> = LazyLock::new(|| {
     Statements::new(
@@ -154,18 +159,6 @@ static INSERT_OPENS: LazyLock<Statements> = LazyLock::new(|| {
 });
 static DELETE_OPENS: LazyLock<Statements> =
     LazyLock::new(|| Statements::new("DELETE FROM usage_open WHERE exchange_id IN (", 1, ")"));
-static INSERT_EVENTS: LazyLock<Statements> = LazyLock::new(|| {
-    Statements::new(
-        "INSERT INTO usage_events (node_id, epoch, shard, exchange_id, position, created_at, tenant_id, project_id, \
-         bot_id, vendor, model, endpoint, client_request_id, provider_key_id, stream, reserved_tokens, \
-         config_version, agent_id, session_id, received_at, labels, status_code, outcome, error_code, error_message, \
-         input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, total_tokens, \
-         usage_source, tried, duration_micros, ttft_micros, cost_micros, price_ref, indeterminate) VALUES ",
-        38,
-        " ON CONFLICT (exchange_id) DO NOTHING",
-    )
-});
-
 /// The same statement for 1, 2, 4, … rows, in both engines' spelling of
 /// parameters. `head` and `tail` must have none.
 pub(super) struct Statements {
@@ -213,6 +206,29 @@ impl Statements {
 }
 
 pub(super) type Bound = Query<'static, Any, AnyArguments>;
+
+/// Values of a long statement, collected in place: a query that is bound one by
+/// one is moved as often.
+pub(super) struct Values(AnyArguments);
+
+impl Values {
+    /// Room for `count`.
+    pub(super) fn with_capacity(count: usize) -> Self {
+        let mut arguments = AnyArguments::default();
+        arguments.reserve(count, 0);
+        Self(arguments)
+    }
+
+    pub(super) fn push<'v>(&mut self, value: impl Encode<'v, Any> + Type<Any>) -> Result<(), StoreError> {
+        self.0.add(value).map_err(|error| StoreError::Internal(error.to_string()))
+    }
+
+    /// The statement with these values.
+    pub(super) fn of(self, sql: Arc<str>) -> Bound {
+        // Built from constants and placeholders only.
+        sqlx::query_with(AssertSqlSafe(sql), self.0)
+    }
+}
 
 pub(super) fn query(sql: Arc<str>) -> Bound {
     // Built from constants and placeholders only.
@@ -304,41 +320,6 @@ pub async fn insert_opens(conn: &mut AnyConnection, shard: Shard<'_>, rows: &[Op
     Ok(())
 }
 
-/// Adds events. Says for each whether it was new: an exchange that has an
-/// event already keeps that one.
-///
-/// # Errors
-/// See [`lock_cursor`].
-pub async fn insert_events(
-    conn: &mut AnyConnection,
-    shard: Shard<'_>,
-    received_at: i64,
-    rows: &[EventRow],
-) -> Result<Vec<bool>, StoreError> {
-    let mut new = Vec::with_capacity(rows.len());
-    for (sql, run) in INSERT_EVENTS.runs(conn, rows) {
-        let bound = run.iter().fold(query(sql), |query, row| bind_event(query, shard, received_at, row));
-        let inserted = bound.execute(&mut *conn).await?.rows_affected();
-        if usize::try_from(inserted) == Ok(run.len()) {
-            new.extend(run.iter().map(|_| true));
-            continue;
-        }
-        for row in run {
-            new.push(is_from(conn, shard, row).await?);
-        }
-    }
-    Ok(new)
-}
-
-/// Whether the stored event of this exchange is the one at this very place.
-async fn is_from(conn: &mut AnyConnection, shard: Shard<'_>, event: &EventRow) -> Result<bool, StoreError> {
-    let row = sqlx::query(SELECT_PLACE).bind(event.open.exchange_id.as_str()).fetch_one(conn).await?;
-    Ok(row.text("node_id")? == shard.node_id
-        && row.int("epoch")? == shard.epoch
-        && row.int("shard")? == shard.shard
-        && row.int("position")? == event.open.position)
-}
-
 /// The next at most `limit` open exchanges of a shard.
 ///
 /// # Errors
@@ -392,7 +373,28 @@ pub async fn delete_opens(conn: &mut AnyConnection, exchange_ids: &[&str]) -> Re
 /// # Errors
 /// See [`lock_cursor`].
 pub async fn delete_settled_opens(conn: &mut AnyConnection, before: i64) -> Result<u64, StoreError> {
-    Ok(sqlx::query(DELETE_OLD_OPENS).bind(before).execute(conn).await?.rows_affected())
+    let (mut after, mut deleted) = (String::new(), 0);
+    loop {
+        let rows = sqlx::query(SELECT_OLD_OPENS)
+            .bind(before)
+            .bind(after.as_str())
+            .bind(OLD_OPENS)
+            .fetch_all(&mut *conn)
+            .await?;
+        let ids = rows.iter().map(|row| row.text("exchange_id")).collect::<Result<Vec<_>, _>>()?;
+        let Some(last) = ids.last() else { return Ok(deleted) };
+        after.clone_from(last);
+        let mut settled = Vec::new();
+        for id in &ids {
+            let Some(bytes) = id_bytes(id) else { continue };
+            let found = sqlx::query(SELECT_EVENT).bind(bytes.to_vec()).fetch_one(&mut *conn).await?;
+            if found.int("n")? > 0 {
+                settled.push(id.as_str());
+            }
+        }
+        delete_opens(conn, &settled).await?;
+        deleted += u64::try_from(settled.len()).unwrap_or(0);
+    }
 }
 
 fn bind_open(query: Bound, shard: Shard<'_>, row: &OpenRow) -> Bound {
@@ -418,29 +420,6 @@ fn bind_open(query: Bound, shard: Shard<'_>, row: &OpenRow) -> Bound {
         .bind(row.session_id.clone())
 }
 
-fn bind_event(query: Bound, shard: Shard<'_>, received_at: i64, row: &EventRow) -> Bound {
-    bind_open(query, shard, &row.open)
-        .bind(received_at)
-        .bind(row.labels.clone())
-        .bind(row.status_code)
-        .bind(row.outcome.clone())
-        .bind(row.error_code.clone())
-        .bind(row.error_message.clone())
-        .bind(row.input_tokens)
-        .bind(row.cached_input_tokens)
-        .bind(row.cache_write_tokens)
-        .bind(row.output_tokens)
-        .bind(row.reasoning_tokens)
-        .bind(row.total_tokens)
-        .bind(row.usage_source.clone())
-        .bind(row.tried.clone())
-        .bind(row.duration_micros)
-        .bind(row.ttft_micros)
-        .bind(row.cost_micros)
-        .bind(row.price_ref.clone())
-        .bind(i64::from(row.indeterminate))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -450,7 +429,7 @@ mod tests {
         let statements = Statements::new("INSERT INTO t (a, b) VALUES ", 2, "");
         let rows = [0u8; 517];
         let runs: Vec<usize> = statements.runs_for(true, &rows).map(|(_, run)| run.len()).collect();
-        assert_eq!(runs, [[128; 4].as_slice(), &[4, 1]].concat());
+        assert_eq!(runs, [512, 4, 1]);
         for (sqlite, expected) in [(true, "(?,?),(?,?)"), (false, "($1,$2),($3,$4)")] {
             let (sql, _) = statements.runs_for(sqlite, &rows[..2]).next().expect("a run");
             assert_eq!(&*sql, format!("INSERT INTO t (a, b) VALUES {expected}"));

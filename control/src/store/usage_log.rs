@@ -5,6 +5,7 @@ use sqlx::any::AnyRow;
 
 use super::error::StoreError;
 use super::row::RowExt as _;
+use super::usage_events;
 
 /// What a caller wants to see. Empty text: no filter.
 #[derive(Clone, Debug)]
@@ -102,36 +103,48 @@ pub struct LogRow {
 
 macro_rules! select {
     ($where:literal) => {
+        // On SQLite a cross join is read in the order it is written: events
+        // first, in the order of their index.
         concat!(
-            "SELECT e.exchange_id, e.created_at, e.labels, e.client_request_id, e.agent_id, e.session_id, e.vendor, \
-             e.model, e.endpoint, e.status_code, e.outcome, e.error_code, e.error_message, e.stream, e.input_tokens, \
-             e.cached_input_tokens, e.cache_write_tokens, e.output_tokens, e.reasoning_tokens, e.total_tokens, \
-             e.usage_source, e.reserved_tokens, e.provider_key_id, e.tried, e.duration_micros, e.ttft_micros, \
-             e.cost_micros, e.price_ref, e.config_version, COALESCE(b.hostname, t.name, e.bot_id) AS bot, \
-             COALESCE(p.slug, u.name, e.project_id) AS project \
-             FROM usage_events e LEFT JOIN bots b ON b.id = e.bot_id LEFT JOIN tombstones t ON t.id = e.bot_id \
-             LEFT JOIN projects p ON p.id = e.project_id LEFT JOIN tombstones u ON u.id = e.project_id WHERE ",
+            "SELECT e.exchange_id, e.created_at, d.labels, COALESCE(e.client_request_id, '') AS client_request_id, \
+             COALESCE(e.agent_id, '') AS agent_id, COALESCE(e.session_id, '') AS session_id, d.vendor, d.model, \
+             COALESCE(e.endpoint, '') AS endpoint, d.status_code, d.outcome, o.error_code, \
+             COALESCE(e.error_message, '') AS error_message, o.stream, e.input_tokens, e.cached_input_tokens, \
+             e.cache_write_tokens, e.output_tokens, e.reasoning_tokens, e.total_tokens, o.usage_source, \
+             e.reserved_tokens, d.provider_key_id, COALESCE(e.tried, '[]') AS tried, e.duration_micros, e.ttft_micros, \
+             e.cost_micros, o.price_ref, o.config_version, COALESCE(b.hostname, t.name, d.bot_id) AS bot, \
+             COALESCE(p.slug, u.name, d.project_id) AS project \
+             FROM usage_events e CROSS JOIN usage_dims d CROSS JOIN usage_origins o \
+             LEFT JOIN bots b ON b.id = d.bot_id LEFT JOIN tombstones t ON t.id = d.bot_id \
+             LEFT JOIN projects p ON p.id = d.project_id LEFT JOIN tombstones u ON u.id = d.project_id \
+             WHERE d.id = e.dim_id AND o.id = e.origin_id AND ",
             $where
         )
     };
 }
 
 // $1 tenant, $2 from, $3 to, $4/$5 cursor, $6 vendor, $7 model, $8 status,
-// $9 outcome, $10 key, $11 limit, $12 bot.
-const BY_TENANT: &str = select!(
-    "e.tenant_id = $1 AND e.created_at >= $2 AND e.created_at < $3 AND (e.created_at, e.exchange_id) < ($4, $5) \
-     AND ($6 = '' OR e.vendor = $6) AND ($7 = '' OR e.model = $7) AND ($8 < 0 OR e.status_code = $8) \
-     AND ($9 = '' OR e.outcome = $9) AND ($10 = '' OR e.provider_key_id = $10) AND $12 = '' \
-     ORDER BY e.created_at DESC, e.exchange_id DESC LIMIT $11"
-);
-const BY_BOT: &str = select!(
-    "e.bot_id = $12 AND e.tenant_id = $1 AND e.created_at >= $2 AND e.created_at < $3 \
-     AND (e.created_at, e.exchange_id) < ($4, $5) \
-     AND ($6 = '' OR e.vendor = $6) AND ($7 = '' OR e.model = $7) AND ($8 < 0 OR e.status_code = $8) \
-     AND ($9 = '' OR e.outcome = $9) AND ($10 = '' OR e.provider_key_id = $10) \
-     ORDER BY e.created_at DESC, e.exchange_id DESC LIMIT $11"
-);
-const BY_ID: &str = select!("e.tenant_id = $1 AND e.exchange_id = $2");
+// $9 outcome, $10 key, $11 limit, $12 bot. The cursor is also a plain bound:
+// PostgreSQL chooses its partitions by it.
+macro_rules! page {
+    ($place:literal) => {
+        concat!(
+            select!(""),
+            $place,
+            " AND e.created_at >= $2 AND e.created_at < $3 AND e.created_at <= $4 \
+             AND (e.created_at, e.exchange_id) < ($4, $5) \
+             AND ($6 = '' OR d.vendor = $6) AND ($7 = '' OR d.model = $7) AND ($8 < 0 OR d.status_code = $8) \
+             AND ($9 = '' OR d.outcome = $9) AND ($10 = '' OR d.provider_key_id = $10) \
+             ORDER BY e.created_at DESC, e.exchange_id DESC LIMIT $11"
+        )
+    };
+}
+
+const BY_TENANT: &str =
+    page!("e.tenant_no = (SELECT id FROM usage_dims WHERE tenant_id = $1 AND kind = 'tenant') AND $12 = ''");
+const BY_BOT: &str =
+    page!("e.caller_no = (SELECT id FROM usage_dims WHERE tenant_id = $1 AND kind = 'caller' AND bot_id = $12)");
+const BY_ID: &str = select!("d.tenant_id = $1 AND e.exchange_id = $2");
 
 /// One page, newest first.
 ///
@@ -140,6 +153,7 @@ const BY_ID: &str = select!("e.tenant_id = $1 AND e.exchange_id = $2");
 pub async fn page(conn: &mut AnyConnection, filter: &LogFilter) -> Result<Vec<LogRow>, StoreError> {
     let sql = if filter.bot_id.is_empty() { BY_TENANT } else { BY_BOT };
     let (time, id) = filter.after.clone().unwrap_or((i64::MAX, String::new()));
+    let id = usage_events::id_bytes(&id).map(Vec::from).unwrap_or_default();
     let rows = sqlx::query(sql)
         .bind(filter.tenant_id.as_str())
         .bind(filter.from)
@@ -163,13 +177,17 @@ pub async fn page(conn: &mut AnyConnection, filter: &LogFilter) -> Result<Vec<Lo
 /// # Errors
 /// As the database answers.
 pub async fn get(conn: &mut AnyConnection, tenant_id: &str, exchange_id: &str) -> Result<Option<LogRow>, StoreError> {
-    let row = sqlx::query(BY_ID).bind(tenant_id).bind(exchange_id).fetch_optional(conn).await?;
+    let Some(id) = usage_events::id_bytes(exchange_id) else { return Ok(None) };
+    let row = sqlx::query(BY_ID).bind(tenant_id).bind(id.to_vec()).fetch_optional(conn).await?;
     row.as_ref().map(decode).transpose()
 }
 
 fn decode(row: &AnyRow) -> Result<LogRow, StoreError> {
+    let (provider_key_id, status_code, tried) =
+        (row.text("provider_key_id")?, row.int("status_code")?, row.text("tried")?);
+    let tried = tried.parse::<u32>().map_or(tried, |ms| one_attempt(&provider_key_id, status_code, ms));
     Ok(LogRow {
-        exchange_id: row.text("exchange_id")?,
+        exchange_id: usage_events::id_text(&row.bytes("exchange_id")?),
         created_at: row.int("created_at")?,
         bot: row.text("bot")?,
         project: row.text("project")?,
@@ -180,7 +198,7 @@ fn decode(row: &AnyRow) -> Result<LogRow, StoreError> {
         vendor: row.text("vendor")?,
         model: row.text("model")?,
         endpoint: row.text("endpoint")?,
-        status_code: row.int("status_code")?,
+        status_code,
         outcome: row.text("outcome")?,
         error_code: row.text("error_code")?,
         error_message: row.text("error_message")?,
@@ -193,12 +211,19 @@ fn decode(row: &AnyRow) -> Result<LogRow, StoreError> {
         total_tokens: row.opt_int("total_tokens")?,
         usage_source: row.text("usage_source")?,
         reserved_tokens: row.int("reserved_tokens")?,
-        provider_key_id: row.text("provider_key_id")?,
-        tried: row.text("tried")?,
+        provider_key_id,
+        tried,
         duration_micros: row.int("duration_micros")?,
         ttft_micros: row.opt_int("ttft_micros")?,
         cost_micros: row.opt_int("cost_micros")?,
         price_ref: row.text("price_ref")?,
         config_version: row.text("config_version")?,
     })
+}
+
+/// The long form of a single attempt; see [`EventRow`].
+///
+/// [`EventRow`]: super::usage_ingest::EventRow
+fn one_attempt(key: &str, status: i64, ms: u32) -> String {
+    serde_json::json!([{ "key": key, "status": status, "reason": "", "ms": ms }]).to_string()
 }

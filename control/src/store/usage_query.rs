@@ -1,18 +1,25 @@
 //! Sums of usage: over a span, along it, and by what they belong to.
 //!
-//! Invariant: a sum over whole hours reads the hourly rollups; anything else
-//! reads the events themselves, by quarters of an hour, which every time zone's
-//! offset is a multiple of. Both give the same numbers.
+//! Invariant: whole hours and days read the sums that are kept, what is left at
+//! the ends of a span reads the events themselves; quarters of an hour, which
+//! every time zone's offset is a multiple of, read events only. All give the
+//! same numbers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 
 use super::error::StoreError;
 use super::row::RowExt as _;
+use super::usage_ingest::query;
+use super::usage_rollup::folded_before;
 
 /// Microseconds of an hour.
 pub const HOUR: i64 = 3_600_000_000;
+/// Microseconds of a UTC day.
+pub const DAY: i64 = 24 * HOUR;
 /// Most groups that one statement returns.
 pub const MAX_GROUPS: usize = 10_000;
 
@@ -109,134 +116,153 @@ pub struct Cell {
     pub sums: Sums,
 }
 
-// $1 tenant, $2 from, $3 to, $4 project or bot. LIMIT one more than MAX_GROUPS
-// would tell nothing: the largest groups come first.
-macro_rules! statement {
-    ($scope:expr, $table:literal, $time:literal, $sums:literal, $slot:literal, $group:literal) => {
-        match $scope {
-            Scope::Tenant => concat!(
-                "SELECT ",
-                $slot,
-                " AS slot, ",
-                $group,
-                " AS grp, ",
-                $sums,
-                " FROM ",
-                $table,
-                " WHERE tenant_id = $1 AND ",
-                $time,
-                " >= $2 AND ",
-                $time,
-                " < $3 AND $4 = ''",
-                " GROUP BY 1, 2 ORDER BY total DESC LIMIT 10000"
-            ),
-            Scope::Project(_) => concat!(
-                "SELECT ",
-                $slot,
-                " AS slot, ",
-                $group,
-                " AS grp, ",
-                $sums,
-                " FROM ",
-                $table,
-                " WHERE tenant_id = $1 AND ",
-                $time,
-                " >= $2 AND ",
-                $time,
-                " < $3 AND project_id = $4",
-                " GROUP BY 1, 2 ORDER BY total DESC LIMIT 10000"
-            ),
-            Scope::Bot(_) => concat!(
-                "SELECT ",
-                $slot,
-                " AS slot, ",
-                $group,
-                " AS grp, ",
-                $sums,
-                " FROM ",
-                $table,
-                " WHERE tenant_id = $1 AND ",
-                $time,
-                " >= $2 AND ",
-                $time,
-                " < $3 AND bot_id = $4",
-                " GROUP BY 1, 2 ORDER BY total DESC LIMIT 10000"
-            ),
+/// Where a part of a span is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Events,
+    Hours,
+    Days,
+}
+
+/// How finely a span is cut into slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Not at all.
+    Whole,
+    /// Quarters of an hour; read from the events themselves.
+    Quarter,
+    /// UTC hours.
+    Hour,
+    /// UTC days.
+    Day,
+}
+
+const EVENT_SUMS: &str = "CAST(COUNT(*) AS BIGINT) AS requests, \
+    CAST(SUM(CASE WHEN d.outcome IN ('ok', 'client_disconnect') THEN 0 ELSE 1 END) AS BIGINT) AS errors, \
+    CAST(SUM(COALESCE(e.input_tokens, 0)) AS BIGINT) AS input, \
+    CAST(SUM(COALESCE(e.output_tokens, 0)) AS BIGINT) AS output, \
+    CAST(SUM(COALESCE(e.total_tokens, 0)) AS BIGINT) AS total, \
+    CAST(SUM(e.duration_micros) AS BIGINT) AS duration_sum, \
+    CAST(SUM(CASE WHEN d.outcome = 'indeterminate' THEN 0 ELSE 1 END) AS BIGINT) AS duration_count, \
+    CAST(SUM(COALESCE(e.cost_micros, 0)) AS BIGINT) AS cost";
+const ROLLUP_SUMS: &str = "CAST(SUM(request_count) AS BIGINT) AS requests, CAST(SUM(error_count) AS BIGINT) AS errors, \
+    CAST(SUM(input_tokens) AS BIGINT) AS input, CAST(SUM(output_tokens) AS BIGINT) AS output, \
+    CAST(SUM(total_tokens) AS BIGINT) AS total, CAST(SUM(duration_sum_micros) AS BIGINT) AS duration_sum, \
+    CAST(SUM(duration_count) AS BIGINT) AS duration_count, CAST(SUM(cost_micros) AS BIGINT) AS cost";
+
+/// The statement, made of constants. $1 tenant, $2 from, $3 to, $4 project or
+/// bot. The largest groups come first.
+///
+/// What is an error here is what `ingest::rollup` counts as one; the test of
+/// equal sums in `control/tests/rest/usage.rs` holds the two together.
+fn statement(source: Source, slot: Slot, scope: Scope<'_>, by: Option<By>) -> String {
+    let part = match scope {
+        Scope::Tenant => "$4 = ''",
+        Scope::Project(_) => "d.project_id = $4",
+        Scope::Bot(_) => "d.bot_id = $4",
+    };
+    let group = by.map_or("''", By::column);
+    if source == Source::Events {
+        let slot = if slot == Slot::Whole { "CAST(0 AS BIGINT)" } else { "e.created_at - e.created_at % 900000000" };
+        let place = match scope {
+            Scope::Bot(_) => {
+                "e.caller_no = (SELECT id FROM usage_dims WHERE tenant_id = $1 AND kind = 'caller' AND bot_id = $4)"
+            }
+            _ => "e.tenant_no = (SELECT id FROM usage_dims WHERE tenant_id = $1 AND kind = 'tenant')",
+        };
+        return format!(
+            "SELECT {slot} AS slot, {group} AS grp, {EVENT_SUMS} FROM usage_events e JOIN usage_dims d ON d.id = e.dim_id \
+             WHERE {place} AND e.created_at >= $2 AND e.created_at < $3 AND {part} GROUP BY 1, 2 \
+             ORDER BY total DESC LIMIT 10000"
+        );
+    }
+    let table = if source == Source::Days { "usage_rollup_day" } else { "usage_rollup_hour" };
+    let slot = match slot {
+        Slot::Whole | Slot::Quarter => "CAST(0 AS BIGINT)",
+        Slot::Hour => "r.start_at",
+        Slot::Day => "r.start_at - r.start_at % 86400000000",
+    };
+    // The widest rows that tell the groups apart.
+    let kind = match (scope, by) {
+        (Scope::Bot(_), _) => "exchange",
+        (_, Some(By::Key)) => "key",
+        (_, Some(By::Bot | By::Labels)) => "bot",
+        _ => "model",
+    };
+    // On SQLite a cross join is read in the order it is written.
+    format!(
+        "SELECT {slot} AS slot, {group} AS grp, {ROLLUP_SUMS} FROM usage_dims d CROSS JOIN {table} r \
+         WHERE d.tenant_id = $1 AND d.kind = '{kind}' AND {part} AND r.dim_id = d.id \
+         AND r.start_at >= $2 AND r.start_at < $3 GROUP BY 1, 2 ORDER BY total DESC LIMIT 10000"
+    )
+}
+
+impl By {
+    const fn column(self) -> &'static str {
+        match self {
+            Self::Vendor => "d.vendor",
+            Self::Model => "d.model",
+            Self::Status => "CAST(d.status_code AS TEXT)",
+            Self::Key => "d.provider_key_id",
+            Self::Bot => "d.bot_id",
+            Self::Project => "d.project_id",
+            Self::Labels => "d.labels",
+            Self::Agent => "COALESCE(e.agent_id, '')",
+            Self::Session => "COALESCE(e.session_id, '')",
         }
-    };
+    }
+
+    /// Whether sums are kept by it.
+    const fn is_summed(self) -> bool {
+        !matches!(self, Self::Agent | Self::Session)
+    }
 }
 
-macro_rules! rollup {
-    ($scope:expr, $slot:literal, $group:literal) => {
-        statement!(
-            $scope,
-            "usage_rollup_hour",
-            "hour_start",
-            "CAST(SUM(request_count) AS BIGINT) AS requests, CAST(SUM(error_count) AS BIGINT) AS errors, \
-             CAST(SUM(input_tokens) AS BIGINT) AS input, CAST(SUM(output_tokens) AS BIGINT) AS output, \
-             CAST(SUM(total_tokens) AS BIGINT) AS total, CAST(SUM(duration_sum_micros) AS BIGINT) AS duration_sum, \
-             CAST(SUM(duration_count) AS BIGINT) AS duration_count, CAST(SUM(cost_micros) AS BIGINT) AS cost",
-            $slot,
-            $group
-        )
-    };
+/// A span as parts that are read from one source each. Days that are folded
+/// come from the sums of days, other whole hours from those of hours, what is
+/// left at the ends from the events.
+fn parts(from: i64, to: i64, folded: i64, slot: Slot, summed: bool) -> Vec<(Source, i64, i64)> {
+    let up = |at: i64, unit: i64| at.saturating_add(unit - 1).div_euclid(unit).saturating_mul(unit);
+    let down = |at: i64, unit: i64| at.div_euclid(unit).saturating_mul(unit);
+    let (first, last) = (up(from, HOUR), down(to, HOUR));
+    if !summed || slot == Slot::Quarter || first >= last {
+        return vec![(Source::Events, from, to)];
+    }
+    let (mut day_first, mut day_last) = (up(first, DAY), down(last.min(folded), DAY));
+    if slot == Slot::Hour || day_first >= day_last {
+        (day_first, day_last) = (last, last);
+    }
+    let all = [
+        (Source::Events, from, first),
+        (Source::Hours, first, day_first),
+        (Source::Days, day_first, day_last),
+        (Source::Hours, day_last, last),
+        (Source::Events, last, to),
+    ];
+    all.into_iter().filter(|(_, from, to)| from < to).collect()
 }
 
-// What is an error here is what `ingest::rollup` counts as one; the test of
-// equal sums in `tests/rest_usage.rs` holds the two together.
-macro_rules! events {
-    ($scope:expr, $slot:literal, $group:literal) => {
-        statement!(
-            $scope,
-            "usage_events",
-            "created_at",
-            "CAST(COUNT(*) AS BIGINT) AS requests, \
-             CAST(SUM(CASE WHEN outcome IN ('ok', 'client_disconnect') THEN 0 ELSE 1 END) AS BIGINT) AS errors, \
-             CAST(SUM(COALESCE(input_tokens, 0)) AS BIGINT) AS input, \
-             CAST(SUM(COALESCE(output_tokens, 0)) AS BIGINT) AS output, \
-             CAST(SUM(COALESCE(total_tokens, 0)) AS BIGINT) AS total, \
-             CAST(SUM(duration_micros) AS BIGINT) AS duration_sum, CAST(COUNT(*) AS BIGINT) AS duration_count, \
-             CAST(SUM(COALESCE(cost_micros, 0)) AS BIGINT) AS cost",
-            $slot,
-            $group
-        )
-    };
-}
-
-const fn whole_hours(span: &Span<'_>) -> bool {
-    span.from % HOUR == 0 && span.to % HOUR == 0
-}
-
-/// Everything in the span as one sum.
+/// Everything in the span as one sum. `conn` is a snapshot: parts of the span
+/// are read one after the other; so for all functions here.
 ///
 /// # Errors
 /// As the database answers.
 pub async fn totals(conn: &mut AnyConnection, span: &Span<'_>) -> Result<Sums, StoreError> {
-    let sql = if whole_hours(span) {
-        rollup!(span.scope, "CAST(0 AS BIGINT)", "''")
-    } else {
-        events!(span.scope, "CAST(0 AS BIGINT)", "''")
-    };
     let mut sums = Sums::default();
-    for cell in run(conn, sql, span).await? {
+    for cell in run(conn, span, Slot::Whole, None).await? {
         sums.add(&cell.sums);
     }
     Ok(sums)
 }
 
-/// The span in slots: hours when `hourly` and the span allow it, else quarters
-/// of an hour. Slots without usage are left out; the order is not that of time.
-/// The span must not hold more than [`MAX_GROUPS`] slots.
+/// The span in slots. A slot that the span cuts off may begin before it. Slots
+/// without usage are left out; the order is not that of time. One slot may come
+/// several times. The span must not hold more than [`MAX_GROUPS`] slots.
 ///
 /// # Errors
 /// As the database answers.
-pub async fn slots(conn: &mut AnyConnection, span: &Span<'_>, hourly: bool) -> Result<Vec<Cell>, StoreError> {
-    let sql = if hourly && whole_hours(span) {
-        rollup!(span.scope, "hour_start", "''")
-    } else {
-        events!(span.scope, "created_at - created_at % 900000000", "''")
-    };
-    run(conn, sql, span).await
+pub async fn slots(conn: &mut AnyConnection, span: &Span<'_>, slot: Slot) -> Result<Vec<Cell>, StoreError> {
+    run(conn, span, slot, None).await
 }
 
 /// The span by groups, the largest first, at most [`MAX_GROUPS`].
@@ -244,52 +270,46 @@ pub async fn slots(conn: &mut AnyConnection, span: &Span<'_>, hourly: bool) -> R
 /// # Errors
 /// As the database answers.
 pub async fn groups(conn: &mut AnyConnection, span: &Span<'_>, by: By) -> Result<Vec<Cell>, StoreError> {
-    let scope = span.scope;
-    let whole = whole_hours(span);
-    macro_rules! either {
-        ($group:literal) => {
-            if whole {
-                rollup!(scope, "CAST(0 AS BIGINT)", $group)
-            } else {
-                events!(scope, "CAST(0 AS BIGINT)", $group)
-            }
-        };
+    let cells = run(conn, span, Slot::Whole, Some(by)).await?;
+    let mut groups: BTreeMap<String, Sums> = BTreeMap::new();
+    for cell in cells {
+        groups.entry(cell.group).or_default().add(&cell.sums);
     }
-    let sql = match by {
-        By::Vendor => either!("vendor"),
-        By::Model => either!("model"),
-        By::Status => either!("CAST(status_code AS TEXT)"),
-        By::Key => either!("provider_key_id"),
-        By::Bot => either!("bot_id"),
-        By::Project => either!("project_id"),
-        By::Labels => events!(scope, "CAST(0 AS BIGINT)", "labels"),
-        By::Agent => events!(scope, "CAST(0 AS BIGINT)", "agent_id"),
-        By::Session => events!(scope, "CAST(0 AS BIGINT)", "session_id"),
-    };
-    run(conn, sql, span).await
+    let mut cells: Vec<Cell> = groups.into_iter().map(|(group, sums)| Cell { slot: 0, group, sums }).collect();
+    cells.sort_by(|a, b| b.sums.total.cmp(&a.sums.total));
+    cells.truncate(MAX_GROUPS);
+    Ok(cells)
 }
 
-async fn run(conn: &mut AnyConnection, sql: &'static str, span: &Span<'_>) -> Result<Vec<Cell>, StoreError> {
+async fn run(conn: &mut AnyConnection, span: &Span<'_>, slot: Slot, by: Option<By>) -> Result<Vec<Cell>, StoreError> {
     let part = match span.scope {
         Scope::Tenant => "",
         Scope::Project(id) | Scope::Bot(id) => id,
     };
-    let rows = sqlx::query(sql).bind(span.tenant_id).bind(span.from).bind(span.to).bind(part).fetch_all(conn).await?;
-    rows.iter()
-        .map(|row| {
-            let sums = Sums {
-                requests: row.int("requests")?,
-                errors: row.int("errors")?,
-                input: row.int("input")?,
-                output: row.int("output")?,
-                total: row.int("total")?,
-                duration_sum: row.int("duration_sum")?,
-                duration_count: row.int("duration_count")?,
-                cost: row.int("cost")?,
-            };
-            Ok(Cell { slot: row.int("slot")?, group: row.text("grp")?, sums })
-        })
-        .collect()
+    let folded = folded_before(conn).await?;
+    let mut cells = Vec::new();
+    for (source, from, to) in parts(span.from, span.to, folded, slot, by.is_none_or(By::is_summed)) {
+        let sql = Arc::from(statement(source, slot, span.scope, by));
+        let bound = query(sql).bind(span.tenant_id.to_owned()).bind(from).bind(to).bind(part.to_owned());
+        for row in &bound.fetch_all(&mut *conn).await? {
+            cells.push(decode(row)?);
+        }
+    }
+    Ok(cells)
+}
+
+fn decode(row: &AnyRow) -> Result<Cell, StoreError> {
+    let sums = Sums {
+        requests: row.int("requests")?,
+        errors: row.int("errors")?,
+        input: row.int("input")?,
+        output: row.int("output")?,
+        total: row.int("total")?,
+        duration_sum: row.int("duration_sum")?,
+        duration_count: row.int("duration_count")?,
+        cost: row.int("cost")?,
+    };
+    Ok(Cell { slot: row.int("slot")?, group: row.text("grp")?, sums })
 }
 
 const BOT_NAMES: &str = "SELECT id, hostname AS name FROM bots WHERE tenant_id = $1 \
@@ -310,4 +330,31 @@ pub async fn names(conn: &mut AnyConnection, tenant_id: &str, by: By) -> Result<
     };
     let rows = sqlx::query(sql).bind(tenant_id).fetch_all(conn).await?;
     rows.iter().map(|row| Ok((row.text("id")?, row.text("name")?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_read_in_parts_without_gap_or_overlap() {
+        let names = |from: i64, to: i64, folded: i64, slot: Slot| -> String {
+            let parts = parts(from, to, folded, slot, true);
+            assert_eq!((parts[0].1, parts[parts.len() - 1].2), (from, to));
+            assert!(parts.windows(2).all(|pair| pair[0].2 == pair[1].1), "{parts:?}");
+            parts.iter().map(|part| format!("{:?} ", part.0)).collect()
+        };
+        let (whole, far) = (Slot::Whole, 100 * DAY);
+        assert_eq!(names(DAY, 3 * DAY, far, whole), "Days ");
+        assert_eq!(names(DAY, 3 * DAY, 2 * DAY, whole), "Days Hours ");
+        assert_eq!(names(DAY, 3 * DAY, 0, whole), "Hours ");
+        assert_eq!(names(DAY, 3 * DAY, far, Slot::Hour), "Hours ");
+        assert_eq!(names(DAY, 3 * DAY, far, Slot::Day), "Days ");
+        assert_eq!(names(DAY, 3 * DAY, far, Slot::Quarter), "Events ");
+        assert_eq!(names(DAY - HOUR, 3 * DAY + HOUR, far, whole), "Hours Days Hours ");
+        assert_eq!(names(DAY - HOUR / 2, 3 * DAY + 1, far, whole), "Events Days Events ");
+        assert_eq!(names(DAY - HOUR - 1, 2 * DAY + HOUR + 1, far, whole), "Events Hours Days Hours Events ");
+        assert_eq!(names(HOUR, 2 * HOUR, far, whole), "Hours ");
+        assert_eq!(names(HOUR + 1, 2 * HOUR + 5, far, whole), "Events ");
+    }
 }

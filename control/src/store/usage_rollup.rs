@@ -1,34 +1,31 @@
-//! Hourly sums, and the proof that they equal the events.
+//! Sums by hour, and by day for days that are folded.
+//!
+//! Invariant: an hour's row is the sum of its events; a row of a day that is
+//! folded is the sum of its hours. Adding and folding exclude each other, so
+//! that nothing is added to an hour after its day was folded but not to the day.
 
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
 
 use sqlx::AnyConnection;
 
+use super::dialect;
 use super::error::StoreError;
 use super::row::RowExt as _;
-use super::usage_ingest::{Bound, Statements, query};
+use super::usage_ingest::{Bound, Statements, Values, query};
+use super::usage_query::DAY;
+
+/// Most rows of one statement on PostgreSQL.
+const MAX_ARRAY: usize = 4096;
 
 /// What is summed up together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RollupKey {
-    /// Ids; empty text: none.
-    pub tenant_id: String,
-    /// The caller.
-    pub bot_id: String,
-    /// Unix microseconds of a full hour, UTC.
-    pub hour_start: i64,
-    /// Empty: none.
-    pub project_id: String,
-    /// Slug.
-    pub vendor: String,
-    /// As served.
-    pub model: String,
-    /// Of the last attempt.
-    pub provider_key_id: String,
-    /// What the client got.
-    pub status_code: i64,
-    /// How it ended.
-    pub outcome: String,
+    /// Unix microseconds of a full hour, or day, UTC.
+    pub start_at: i64,
+    /// A row of `usage_dims`.
+    pub dim_id: i64,
 }
 
 /// The sums.
@@ -62,185 +59,181 @@ pub struct RollupSums {
     pub cost: i64,
 }
 
-static ADD: LazyLock<Statements> = LazyLock::new(|| {
-    let sums = [
-        "request_count",
-        "error_count",
-        "input_tokens",
-        "cached_input_tokens",
-        "cache_write_tokens",
-        "output_tokens",
-        "reasoning_tokens",
-        "total_tokens",
-        "duration_sum_micros",
-        "duration_count",
-        "ttft_sum_micros",
-        "ttft_count",
-        "cost_micros",
-    ];
-    let added: Vec<String> =
-        sums.iter().map(|sum| format!("{sum} = usage_rollup_hour.{sum} + excluded.{sum}")).collect();
-    Statements::new(
-        &format!(
-            "INSERT INTO usage_rollup_hour (tenant_id, bot_id, hour_start, project_id, vendor, model, \
-             provider_key_id, status_code, outcome, {}) VALUES ",
-            sums.join(", ")
-        ),
-        22,
-        &format!(
-            " ON CONFLICT (tenant_id, bot_id, hour_start, project_id, vendor, model, provider_key_id, \
-             status_code, outcome) DO UPDATE SET {}",
-            added.join(", ")
-        ),
-    )
-});
+/// Names of the sums' columns, in the order of [`RollupSums::values`].
+pub(super) const SUMS: [&str; 13] = [
+    "request_count",
+    "error_count",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+    "duration_sum_micros",
+    "duration_count",
+    "ttft_sum_micros",
+    "ttft_count",
+    "cost_micros",
+];
 
-// What counts as an error is stated in `ingest::rollup`; here it is left out.
-const MISMATCHES: &str = "SELECT tenant_id, bot_id, hour_start, model, outcome, CAST(SUM(n) AS BIGINT) AS requests, \
-    CAST(SUM(i) AS BIGINT) AS input, CAST(SUM(o) AS BIGINT) AS output, CAST(SUM(t) AS BIGINT) AS total, \
-    CAST(SUM(d) AS BIGINT) AS duration FROM (\
-    SELECT tenant_id, bot_id, hour_start, project_id, vendor, model, provider_key_id, status_code, outcome, \
-    request_count AS n, input_tokens AS i, output_tokens AS o, total_tokens AS t, duration_sum_micros AS d, \
-    cached_input_tokens AS c, cache_write_tokens AS w, reasoning_tokens AS r, cost_micros AS m \
-    FROM usage_rollup_hour WHERE hour_start >= $1 AND hour_start < $2 UNION ALL \
-    SELECT tenant_id, bot_id, created_at - created_at % 3600000000, project_id, vendor, model, provider_key_id, \
-    status_code, outcome, -1, -COALESCE(input_tokens, 0), -COALESCE(output_tokens, 0), -COALESCE(total_tokens, 0), \
-    -duration_micros, -COALESCE(cached_input_tokens, 0), -COALESCE(cache_write_tokens, 0), \
-    -COALESCE(reasoning_tokens, 0), -COALESCE(cost_micros, 0) \
-    FROM usage_events WHERE created_at >= $1 AND created_at < $2) AS both_sides \
-    GROUP BY tenant_id, bot_id, hour_start, project_id, vendor, model, provider_key_id, status_code, outcome \
-    HAVING SUM(n) <> 0 OR SUM(i) <> 0 OR SUM(o) <> 0 OR SUM(t) <> 0 OR SUM(d) <> 0 OR SUM(c) <> 0 OR SUM(w) <> 0 \
-    OR SUM(r) <> 0 OR SUM(m) <> 0 ORDER BY hour_start LIMIT $3";
+impl RollupSums {
+    fn values(&self) -> [i64; 13] {
+        [
+            self.requests,
+            self.errors,
+            self.input,
+            self.cached_input,
+            self.cache_write,
+            self.output,
+            self.reasoning,
+            self.total,
+            self.duration_sum,
+            self.duration_count,
+            self.ttft_sum,
+            self.ttft_count,
+            self.cost,
+        ]
+    }
 
-#[cfg(test)]
-const SELECT_ALL: &str = "SELECT * FROM usage_rollup_hour";
-
-/// A rollup row that is not the sum of its events: rollup minus events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    /// Whose.
-    pub tenant_id: String,
-    /// Whose.
-    pub bot_id: String,
-    /// Which hour.
-    pub hour_start: i64,
-    /// Which model.
-    pub model: String,
-    /// Which outcome.
-    pub outcome: String,
-    /// Difference in exchanges.
-    pub requests: i64,
-    /// Difference in input tokens.
-    pub input: i64,
-    /// Difference in output tokens.
-    pub output: i64,
-    /// Difference in total tokens.
-    pub total: i64,
-    /// Difference in microseconds.
-    pub duration: i64,
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        let plus = |sum: &mut i64, value: i64| *sum = sum.saturating_add(value);
+        plus(&mut self.requests, other.requests);
+        plus(&mut self.errors, other.errors);
+        plus(&mut self.input, other.input);
+        plus(&mut self.cached_input, other.cached_input);
+        plus(&mut self.cache_write, other.cache_write);
+        plus(&mut self.output, other.output);
+        plus(&mut self.reasoning, other.reasoning);
+        plus(&mut self.total, other.total);
+        plus(&mut self.duration_sum, other.duration_sum);
+        plus(&mut self.duration_count, other.duration_count);
+        plus(&mut self.ttft_sum, other.ttft_sum);
+        plus(&mut self.ttft_count, other.ttft_count);
+        plus(&mut self.cost, other.cost);
+    }
 }
 
-/// Adds sums to their rows. `rows` in key order, so that two writers on
-/// PostgreSQL never wait for each other in a circle.
+/// How sums get into one table.
+struct Adding {
+    rows: Statements,
+    arrays: Arc<str>,
+}
+
+impl Adding {
+    fn new(table: &str) -> Self {
+        let added: Vec<String> = SUMS.iter().map(|sum| format!("{sum} = {table}.{sum} + excluded.{sum}")).collect();
+        let sums = SUMS.join(", ");
+        let head = format!("INSERT INTO {table} (dim_id, start_at, {sums})");
+        let tail = format!("ON CONFLICT (dim_id, start_at) DO UPDATE SET {}", added.join(", "));
+        let arrays: Vec<String> = (1..=15).map(|n| format!("CAST(${n} AS BIGINT[])")).collect();
+        Self {
+            rows: Statements::new(&format!("{head} VALUES "), 15, &format!(" {tail}")),
+            arrays: Arc::from(format!("{head} SELECT * FROM UNNEST({}) {tail}", arrays.join(", "))),
+        }
+    }
+
+    async fn run(&self, conn: &mut AnyConnection, rows: &[(RollupKey, RollupSums)]) -> Result<(), StoreError> {
+        if conn.backend_name() == "SQLite" {
+            for (sql, run) in self.rows.runs(conn, rows) {
+                let mut values = Values::with_capacity(run.len() * 15);
+                for cell in run.iter().flat_map(|(key, sums)| cells(key, sums)) {
+                    values.push(cell)?;
+                }
+                values.of(sql).execute(&mut *conn).await?;
+            }
+            return Ok(());
+        }
+        for run in rows.chunks(MAX_ARRAY) {
+            let mut arrays = vec![String::with_capacity(run.len() * 8); 15];
+            for (key, sums) in run {
+                for (array, cell) in arrays.iter_mut().zip(cells(key, sums)) {
+                    let _infallible = write!(array, "{}{cell}", if array.is_empty() { '{' } else { ',' });
+                }
+            }
+            let close = |mut array: String| {
+                array.push('}');
+                array
+            };
+            let bound = arrays.into_iter().map(close).fold(query(Arc::clone(&self.arrays)), Bound::bind);
+            bound.execute(&mut *conn).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A row as it is written.
+fn cells(key: &RollupKey, sums: &RollupSums) -> impl Iterator<Item = i64> + use<> {
+    [key.dim_id, key.start_at].into_iter().chain(sums.values())
+}
+
+static HOURS: LazyLock<Adding> = LazyLock::new(|| Adding::new("usage_rollup_hour"));
+static DAYS: LazyLock<Adding> = LazyLock::new(|| Adding::new("usage_rollup_day"));
+
+const SELECT_FOLDED: &str = "SELECT folded_before FROM usage_state WHERE id = 1";
+const SELECT_FIRST: &str =
+    "SELECT CAST(MIN(start_at) AS BIGINT) AS start_at FROM usage_rollup_hour WHERE start_at >= $1";
+const SET_FOLDED: &str = "UPDATE usage_state SET folded_before = $1 WHERE id = 1";
+
+static FOLD: LazyLock<Arc<str>> = LazyLock::new(|| {
+    let summed: Vec<String> = SUMS.iter().map(|sum| format!("CAST(SUM({sum}) AS BIGINT)")).collect();
+    Arc::from(format!(
+        "INSERT INTO usage_rollup_day (dim_id, start_at, {}) SELECT dim_id, CAST($1 AS BIGINT), {} \
+         FROM usage_rollup_hour WHERE start_at >= $2 AND start_at < $3 GROUP BY dim_id ORDER BY dim_id",
+        SUMS.join(", "),
+        summed.join(", ")
+    ))
+});
+
+/// Adds sums to their hours, and to the days of these when they are folded.
+/// `rows` in key order, so that two writers on PostgreSQL never wait for each
+/// other in a circle.
 ///
 /// # Errors
 /// As the database answers.
 pub async fn add(conn: &mut AnyConnection, rows: &[(RollupKey, RollupSums)]) -> Result<(), StoreError> {
-    for (sql, run) in ADD.runs(conn, rows) {
-        run.iter().fold(query(sql), |query, row| bind(query, row)).execute(&mut *conn).await?;
+    if rows.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    if let Some(lock) = dialect::fold_lock(conn.backend_name() == "SQLite", true) {
+        sqlx::query(lock).fetch_one(&mut *conn).await?;
+    }
+    let folded = folded_before(conn).await?;
+    HOURS.run(conn, rows).await?;
+    let mut days: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
+    for (key, sums) in rows.iter().filter(|(key, _)| key.start_at < folded) {
+        let day = RollupKey { start_at: key.start_at - key.start_at.rem_euclid(DAY), dim_id: key.dim_id };
+        days.entry(day).or_default().add(sums);
+    }
+    let days: Vec<(RollupKey, RollupSums)> = days.into_iter().collect();
+    DAYS.run(conn, &days).await
 }
 
-/// Rollup rows between two full hours that differ from the sum of their
-/// events, at most `limit`.
+/// Days that start before this are folded. Unix microseconds.
 ///
 /// # Errors
 /// As the database answers.
-pub async fn mismatches(
-    conn: &mut AnyConnection,
-    from_hour: i64,
-    to_hour: i64,
-    limit: i64,
-) -> Result<Vec<Mismatch>, StoreError> {
-    let rows = sqlx::query(MISMATCHES).bind(from_hour).bind(to_hour).bind(limit).fetch_all(conn).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Mismatch {
-                tenant_id: row.text("tenant_id")?,
-                bot_id: row.text("bot_id")?,
-                hour_start: row.int("hour_start")?,
-                model: row.text("model")?,
-                outcome: row.text("outcome")?,
-                requests: row.int("requests")?,
-                input: row.int("input")?,
-                output: row.int("output")?,
-                total: row.int("total")?,
-                duration: row.int("duration")?,
-            })
-        })
-        .collect()
+pub async fn folded_before(conn: &mut AnyConnection) -> Result<i64, StoreError> {
+    sqlx::query(SELECT_FOLDED).fetch_one(conn).await?.int("folded_before")
 }
 
-/// Every row, for tests.
-#[cfg(test)]
-pub(crate) async fn all(conn: &mut AnyConnection) -> Result<Vec<(RollupKey, RollupSums)>, StoreError> {
-    let rows = sqlx::query(SELECT_ALL).fetch_all(conn).await?;
-    rows.iter()
-        .map(|row| {
-            let key = RollupKey {
-                tenant_id: row.text("tenant_id")?,
-                bot_id: row.text("bot_id")?,
-                hour_start: row.int("hour_start")?,
-                project_id: row.text("project_id")?,
-                vendor: row.text("vendor")?,
-                model: row.text("model")?,
-                provider_key_id: row.text("provider_key_id")?,
-                status_code: row.int("status_code")?,
-                outcome: row.text("outcome")?,
-            };
-            let sums = RollupSums {
-                requests: row.int("request_count")?,
-                errors: row.int("error_count")?,
-                input: row.int("input_tokens")?,
-                cached_input: row.int("cached_input_tokens")?,
-                cache_write: row.int("cache_write_tokens")?,
-                output: row.int("output_tokens")?,
-                reasoning: row.int("reasoning_tokens")?,
-                total: row.int("total_tokens")?,
-                duration_sum: row.int("duration_sum_micros")?,
-                duration_count: row.int("duration_count")?,
-                ttft_sum: row.int("ttft_sum_micros")?,
-                ttft_count: row.int("ttft_count")?,
-                cost: row.int("cost_micros")?,
-            };
-            Ok((key, sums))
-        })
-        .collect()
-}
-
-fn bind(query: Bound, (key, sums): &(RollupKey, RollupSums)) -> Bound {
-    query
-        .bind(key.tenant_id.clone())
-        .bind(key.bot_id.clone())
-        .bind(key.hour_start)
-        .bind(key.project_id.clone())
-        .bind(key.vendor.clone())
-        .bind(key.model.clone())
-        .bind(key.provider_key_id.clone())
-        .bind(key.status_code)
-        .bind(key.outcome.clone())
-        .bind(sums.requests)
-        .bind(sums.errors)
-        .bind(sums.input)
-        .bind(sums.cached_input)
-        .bind(sums.cache_write)
-        .bind(sums.output)
-        .bind(sums.reasoning)
-        .bind(sums.total)
-        .bind(sums.duration_sum)
-        .bind(sums.duration_count)
-        .bind(sums.ttft_sum)
-        .bind(sums.ttft_count)
-        .bind(sums.cost)
+/// Folds the first day that has hours, is not folded, and ends at `until` or
+/// before; in a writing transaction of its own. Says whether there was one.
+///
+/// # Errors
+/// As the database answers.
+pub async fn fold_next(conn: &mut AnyConnection, until: i64) -> Result<bool, StoreError> {
+    if let Some(lock) = dialect::fold_lock(conn.backend_name() == "SQLite", false) {
+        sqlx::query(lock).fetch_one(&mut *conn).await?;
+    }
+    let folded = folded_before(conn).await?;
+    let first = sqlx::query(SELECT_FIRST).bind(folded).fetch_one(&mut *conn).await?.opt_int("start_at")?;
+    let Some(first) = first else { return Ok(false) };
+    let day = first - first.rem_euclid(DAY);
+    if day.saturating_add(DAY) > until {
+        return Ok(false);
+    }
+    query(Arc::clone(&FOLD)).bind(day).bind(day).bind(day + DAY).execute(&mut *conn).await?;
+    sqlx::query(SET_FOLDED).bind(day + DAY).execute(conn).await?;
+    Ok(true)
 }

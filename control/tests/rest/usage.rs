@@ -1,8 +1,7 @@
 //! Usage: what the rollups say is what the events say, in the tenant's calendar.
 
-use clawgate_control::ingest::rollup;
-use clawgate_control::store::usage_ingest::{self, EventRow, OpenRow, Shard};
-use clawgate_control::store::usage_rollup;
+use clawgate_control::ingest;
+use clawgate_control::store::usage_ingest::{EventRow, OpenRow, Shard};
 use clawgate_shared::{clock, id};
 use serde_json::{Value, json};
 
@@ -61,8 +60,7 @@ async fn write(control: &Control, mut events: Vec<EventRow>) {
         event.open.position = position;
     }
     let shard = Shard { node_id: "node_1", epoch: 1, shard: 0 };
-    usage_ingest::insert_events(&mut tx, shard, clock::now_micros(), &events).await.expect("events");
-    usage_rollup::add(&mut tx, &rollup::sum(&events)).await.expect("rollups");
+    ingest::add_events(&mut tx, db.usage_dims(), shard, &events, clock::now_micros()).await.expect("events");
     tx.commit().await.expect("commit");
     db.close().await;
 }

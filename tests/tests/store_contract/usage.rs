@@ -1,11 +1,13 @@
 //! Usage: what ingest writes, what REST reads, and that both agree.
 
 use clawgate_control::domain::Domain;
+use clawgate_control::ingest::{self, rollup};
+use clawgate_control::jobs::{fold, reconcile, retention};
 use clawgate_control::store::types::Charge;
 use clawgate_control::store::usage_ingest::{self, EventRow, OpenRow, Shard};
 use clawgate_control::store::usage_log::{self, LogFilter};
-use clawgate_control::store::usage_query::{self, By, HOUR, Scope, Span};
-use clawgate_control::store::usage_rollup::{self, RollupKey, RollupSums};
+use clawgate_control::store::usage_query::{self, By, DAY, HOUR, Scope, Slot, Span};
+use clawgate_control::store::{Db, Engine, usage_dims, usage_partitions, usage_proof, usage_rollup};
 
 const SHARD: Shard<'_> = Shard { node_id: "node_1", epoch: 7, shard: 2 };
 /// A full hour.
@@ -13,10 +15,14 @@ const START: i64 = 472_222 * HOUR;
 /// More than the largest multi-row statement holds, and no power of two.
 const EVENTS: i64 = 75;
 
+fn exchange(n: i64) -> String {
+    format!("req_{n:032x}")
+}
+
 fn event(tenant_id: &str, n: i64) -> EventRow {
     EventRow {
         open: OpenRow {
-            exchange_id: format!("req_{n:05}"),
+            exchange_id: exchange(n),
             position: n,
             created_at: START + n * 60_000_000,
             tenant_id: tenant_id.to_owned(),
@@ -51,40 +57,75 @@ fn event(tenant_id: &str, n: i64) -> EventRow {
     }
 }
 
-fn rollup(event: &EventRow) -> (RollupKey, RollupSums) {
-    let open = &event.open;
-    let key = RollupKey {
-        tenant_id: open.tenant_id.clone(),
-        bot_id: open.bot_id.clone(),
-        hour_start: open.created_at - open.created_at % HOUR,
-        project_id: open.project_id.clone(),
-        vendor: open.vendor.clone(),
-        model: open.model.clone(),
-        provider_key_id: open.provider_key_id.clone(),
-        status_code: event.status_code,
-        outcome: event.outcome.clone(),
-    };
-    let sums = RollupSums {
-        requests: 1,
-        errors: i64::from(event.outcome != "ok"),
-        input: event.input_tokens.unwrap_or(0),
-        output: event.output_tokens.unwrap_or(0),
-        total: event.total_tokens.unwrap_or(0),
-        duration_sum: event.duration_micros,
-        duration_count: 1,
-        ttft_sum: event.ttft_micros.unwrap_or(0),
-        ttft_count: i64::from(event.ttft_micros.is_some()),
-        cost: event.cost_micros.unwrap_or(0),
-        ..RollupSums::default()
-    };
-    (key, sums)
-}
-
 pub async fn ingest_and_queries(domain: &Domain, tenant_id: &str) {
     let events: Vec<EventRow> = (1..=EVENTS).map(|n| event(tenant_id, n)).collect();
     ingest(domain, &events).await;
     sums(domain, tenant_id, &events).await;
     log(domain, tenant_id, &events).await;
+    days(domain, tenant_id, &events).await;
+    old_events(domain, tenant_id, &events).await;
+}
+
+/// What is counted over a span that reads every kind of sum.
+async fn counted(db: &Db, tenant_id: &str) -> usage_query::Sums {
+    let mut conn = db.snapshot().await.expect("reads");
+    let span = Span { tenant_id, scope: Scope::Tenant, from: START - 3 * DAY - 1, to: START + 3 * DAY + 1 };
+    usage_query::totals(&mut conn, &span).await.expect("sums")
+}
+
+/// Folding a day changes no sum, and what comes later is in it too.
+async fn days(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
+    let db = &domain.db;
+    let before = counted(db, tenant_id).await;
+    assert_eq!(fold::run(db, START + HOUR).await.expect("folds"), 0, "the day is not over");
+    assert_eq!(fold::run(db, START + 3 * DAY).await.expect("folds"), 1);
+    assert_eq!(fold::run(db, START + 3 * DAY).await.expect("folds"), 0, "once");
+    assert_eq!(counted(db, tenant_id).await, before);
+    let mut late = event(tenant_id, EVENTS + 1);
+    late.open.created_at = START + HOUR;
+    let mut tx = db.begin().await.expect("begins");
+    ingest::add_events(&mut tx, db.usage_dims(), SHARD, &[late], START).await.expect("inserts");
+    tx.commit().await.expect("commits");
+    let mut conn = db.snapshot().await.expect("reads");
+    let folded = usage_rollup::folded_before(&mut conn).await.expect("reads");
+    assert!(folded > START && folded <= START + 2 * DAY && folded % DAY == 0, "{folded}");
+    drop(conn);
+    let events = i64::try_from(events.len()).expect("few");
+    assert_eq!((counted(db, tenant_id).await.requests, before.requests), (events + 1, events));
+    assert_eq!(reconcile::run(db, START).await.expect("compares"), [], "days, hours and events agree");
+}
+
+/// Old events go and their sums stay; on PostgreSQL months are there ahead.
+async fn old_events(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
+    let db = &domain.db;
+    let now = START + 4000 * DAY;
+    let before = counted(db, tenant_id).await;
+    let months = retention::run(db, 0, now).await.expect("keeps");
+    assert_eq!((months.deleted, months.dropped.len()), (0, 0), "nothing is old for ever");
+    let postgres = db.engine() == Engine::Postgres;
+    assert_eq!(months.added.len(), if postgres { 5 } else { 0 }, "{months:?}");
+    if postgres {
+        // A month that comes later takes its rows out of the default partition.
+        assert_eq!(usage_partitions::ensure(db, START).await.expect("adds").len(), 5);
+        assert_eq!(usage_partitions::ensure(db, START).await.expect("adds"), [0; 0]);
+    }
+    let mut late = event(tenant_id, EVENTS + 2);
+    late.open.created_at = START - 1500 * DAY;
+    let mut tx = db.begin().await.expect("begins");
+    ingest::add_events(&mut tx, db.usage_dims(), SHARD, &[late], START).await.expect("no month is no failure");
+    tx.commit().await.expect("commits");
+    assert_eq!(counted(db, tenant_id).await, before);
+
+    let kept = retention::run(db, 30, now).await.expect("deletes");
+    let deleted = if postgres { 1 } else { u64::try_from(events.len()).expect("few") + 2 };
+    // The month of the events, and those beside it.
+    let dropped = [202_311, 202_309, 202_401].map(|month| kept.dropped.contains(&month));
+    assert_eq!((dropped, kept.deleted), ([postgres; 3], deleted), "{kept:?}");
+    assert!(
+        usage_log::get(&mut *db.read().await.expect("reads"), tenant_id, &exchange(10)).await.expect("reads").is_none()
+    );
+    assert_eq!(counted(db, tenant_id).await, before, "sums stay");
+    assert_eq!(reconcile::run(db, 0).await.expect("compares"), [], "what was deleted is not missed");
 }
 
 async fn ingest(domain: &Domain, events: &[EventRow]) {
@@ -96,15 +137,15 @@ async fn ingest(domain: &Domain, events: &[EventRow]) {
     usage_ingest::insert_opens(&mut tx, SHARD, &opens).await.expect("inserts");
     usage_ingest::insert_opens(&mut tx, SHARD, &opens).await.expect("known ones stay");
     assert_eq!(usage_ingest::lone_opens(&mut tx, SHARD, 1000).await.expect("reads"), opens);
-    let new = usage_ingest::insert_events(&mut tx, SHARD, START, events).await.expect("inserts");
-    assert!(new.iter().all(|new| *new));
-    let elsewhere = Shard { epoch: 8, ..SHARD };
-    let again = usage_ingest::insert_events(&mut tx, elsewhere, START, &events[..3]).await.expect("skips");
-    assert_eq!(again, [false; 3], "an exchange is counted once");
-    let rows: Vec<_> = events.iter().map(rollup).collect();
-    for row in rows {
-        usage_rollup::add(&mut tx, &[row]).await.expect("adds");
+    let known = domain.db.usage_dims();
+    let mut new = Vec::new();
+    for part in [&events[..1], &events[1..5], &events[5..]] {
+        new.extend(ingest::add_events(&mut tx, known, SHARD, part, START).await.expect("inserts").0);
     }
+    assert!(new.len() == events.len() && new.iter().all(|new| *new));
+    let elsewhere = Shard { epoch: 8, ..SHARD };
+    let (again, _) = ingest::add_events(&mut tx, known, elsewhere, &events[..3], START).await.expect("skips");
+    assert_eq!(again, [false; 3], "an exchange is counted once");
     let settled: Vec<&str> = opens.iter().skip(2).map(|open| open.exchange_id.as_str()).collect();
     usage_ingest::delete_opens(&mut tx, &settled).await.expect("deletes");
     assert_eq!(usage_ingest::lone_opens(&mut tx, SHARD, 1000).await.expect("reads").len(), 2);
@@ -115,20 +156,23 @@ async fn ingest(domain: &Domain, events: &[EventRow]) {
     let found = usage_ingest::lock_cursor(&mut tx, SHARD, 1, "i2", START).await.expect("locks");
     assert_eq!(found, cursor);
     assert_eq!(usage_ingest::newest_epoch(&mut tx, "node_1", "i1").await.expect("reads"), Some(7));
-    assert!(usage_rollup::mismatches(&mut tx, START, START + 3 * HOUR, 10).await.expect("compares").is_empty());
+    assert_eq!(usage_proof::mismatches(&mut tx, START, START + 3 * HOUR, 10).await.expect("compares"), []);
     tx.commit().await.expect("commits");
 
     let mut tx = domain.db.begin().await.expect("begins");
-    let (key, mut sums) = rollup(&events[0]);
-    sums.input = 0;
-    usage_rollup::add(&mut tx, &[(key, sums)]).await.expect("adds once too often");
-    let found = usage_rollup::mismatches(&mut tx, START, START + 3 * HOUR, 10).await.expect("compares");
-    assert_eq!((found.len(), found[0].requests, found[0].output), (1, 1, 1));
+    let (places, _) = usage_dims::places(&mut tx, known, SHARD, &events[..1]).await.expect("known");
+    let mut rows = rollup::sum(events[..1].iter().zip(&places));
+    rows.retain(|(key, _)| key.dim_id == places[0].dims.exchange);
+    rows[0].1.input = 0;
+    usage_rollup::add(&mut tx, &rows).await.expect("adds once too often");
+    let found = usage_proof::mismatches(&mut tx, START, START + 3 * HOUR, 10).await.expect("compares");
+    let differs = |what: &str| found.iter().filter(|row| row.what == what).map(|row| row.requests).collect::<Vec<_>>();
+    assert_eq!((differs("hour"), differs("wider"), differs("day")), (vec![1], vec![-1; 3], vec![]));
     tx.rollback().await.expect("rolls back");
 }
 
 async fn sums(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
-    let mut conn = domain.db.read().await.expect("reads");
+    let mut conn = domain.db.snapshot().await.expect("reads");
     let total: i64 = events.iter().filter_map(|event| event.total_tokens).sum();
     let errors = events.iter().filter(|event| event.outcome != "ok").count() as i64;
     let part = |id: &str| events.iter().filter(|event| event.open.bot_id == id).count() as i64;
@@ -153,9 +197,9 @@ async fn sums(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
                 let whole = usage_query::totals(&mut conn, &span).await.expect("sums");
                 assert_eq!(groups.iter().map(|cell| cell.sums.requests).sum::<i64>(), whole.requests, "{by:?}");
             }
-            for hourly in [true, false] {
+            for slot in [Slot::Whole, Slot::Quarter, Slot::Hour, Slot::Day] {
                 let span = Span { scope, ..span };
-                let slots = usage_query::slots(&mut conn, &span, hourly).await.expect("slots");
+                let slots = usage_query::slots(&mut conn, &span, slot).await.expect("slots");
                 let whole = usage_query::totals(&mut conn, &span).await.expect("sums");
                 assert_eq!(slots.iter().map(|cell| cell.sums.output).sum::<i64>(), whole.output);
                 assert!(slots.iter().all(|cell| cell.slot % 900_000_000 == 0));
@@ -203,11 +247,11 @@ async fn log(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
     ] {
         assert_eq!(usage_log::page(&mut conn, &filter).await.expect("reads").len() as i64, count, "{filter:?}");
     }
-    let one = usage_log::get(&mut conn, tenant_id, "req_00010").await.expect("reads").expect("there");
+    let one = usage_log::get(&mut conn, tenant_id, &exchange(10)).await.expect("reads").expect("there");
     assert_eq!((one.input_tokens, one.cached_input_tokens, one.ttft_micros), (None, Some(0), Some(500)));
     assert_eq!((one.client_request_id.as_str(), one.stream, one.reserved_tokens), ("client-10", true, 5));
     assert_eq!((one.cost_micros, one.price_ref.as_str()), (None, ""));
-    let priced = usage_log::get(&mut conn, tenant_id, "req_00011").await.expect("reads").expect("there");
+    let priced = usage_log::get(&mut conn, tenant_id, &exchange(11)).await.expect("reads").expect("there");
     assert_eq!((priced.cost_micros, priced.price_ref.as_str()), (Some(77), "builtin/openai/gpt-4o@2026-11-21"));
-    assert!(usage_log::get(&mut conn, "ten_other", "req_00010").await.expect("reads").is_none());
+    assert!(usage_log::get(&mut conn, "ten_other", &exchange(10)).await.expect("reads").is_none());
 }

@@ -42,7 +42,7 @@ pub struct Overview {
 
 async fn periods(app: &App, inside: &InTenant) -> Result<UsagePeriods, Problem> {
     let zone = window::zone(&inside.tenant.time_zone);
-    let mut conn = app.read().await?;
+    let mut conn = app.db().snapshot().await?;
     let mut of = async |unit| -> Result<UsageStats, Problem> {
         let window = window::span(unit, 1, (None, None), &zone, clock::now_micros())?;
         let span = Span { tenant_id: &inside.tenant.id, scope: Scope::Tenant, from: window.from, to: window.to };

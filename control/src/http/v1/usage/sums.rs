@@ -13,13 +13,13 @@ use super::window::{self, Unit, Window};
 use crate::http::body::Named;
 use crate::http::problem::{FieldProblem, Problem};
 use crate::store::Db;
-use crate::store::usage_query::{self, By, HOUR, Scope, Span, Sums};
+use crate::store::usage_query::{self, By, DAY, HOUR, Scope, Slot, Span, Sums};
 
 /// The most groups of a breakdown; the rest of a longer list is left out.
 const MAX_GROUPS: usize = 1000;
-/// Slots that one statement may return ([`usage_query::MAX_GROUPS`]): quarters
-/// of an hour in 100 days, hours in 400.
-const SLOTS: i64 = 9600;
+/// Days whose slots one statement may return ([`usage_query::MAX_GROUPS`]), in
+/// quarters of an hour, hours or days.
+const DAYS: [i64; 3] = [100, 400, 9600];
 
 /// Of which tenant, which part, in which calendar.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ pub async fn stats(db: &Db, whose: &Whose, query: &StatsQuery) -> Result<UsageSt
     let unit = unit_of("period", query.period.as_deref(), Unit::Day, &allowed, "day, week or month")?;
     let dates = (query.start_date.as_deref(), query.end_date.as_deref());
     let window = window::span(unit, 1, dates, &whose.zone, clock::now_micros())?;
-    let sums = usage_query::totals(&mut *db.read().await?, &whose.span(window)).await?;
+    let sums = usage_query::totals(&mut *db.snapshot().await?, &whose.span(window)).await?;
     Ok(sums.into())
 }
 
@@ -130,15 +130,22 @@ pub async fn trend(db: &Db, whose: &Whose, query: &TrendQuery) -> Result<UsageTr
     let dates = (query.start_date.as_deref(), query.end_date.as_deref());
     let window = window::span(unit, units, dates, &whose.zone, clock::now_micros())?;
     let points = window::points(unit, window, &whose.zone)?;
-    let hourly = points.iter().chain([&window.from, &window.to]).all(|edge| edge % HOUR == 0);
+    // What begins within the span decides how finely it is read.
+    let inner = || points.iter().filter(|start| **start > window.from);
+    let (slot, days) = if inner().all(|start| start % DAY == 0) {
+        (Slot::Day, DAYS[2])
+    } else if inner().all(|start| start % HOUR == 0) {
+        (Slot::Hour, DAYS[1])
+    } else {
+        (Slot::Quarter, DAYS[0])
+    };
     let mut sums = vec![Sums::default(); points.len()];
-    let step = SLOTS * if hourly { HOUR } else { HOUR / 4 };
     let mut from = window.from;
-    let mut conn = db.read().await?;
+    let mut conn = db.snapshot().await?;
     while from < window.to {
         // Later parts begin at a full slot.
-        let to = (from - from.rem_euclid(HOUR) + step).min(window.to);
-        for cell in usage_query::slots(&mut conn, &whose.span(Window { from, to }), hourly).await? {
+        let to = (from - from.rem_euclid(DAY) + days * DAY).min(window.to);
+        for cell in usage_query::slots(&mut conn, &whose.span(Window { from, to }), slot).await? {
             // A slot that the span cuts off begins before it.
             let at = points.partition_point(|start| *start <= cell.slot.max(window.from)).saturating_sub(1);
             if let Some(sum) = sums.get_mut(at) {
@@ -174,7 +181,7 @@ pub async fn breakdown(db: &Db, whose: &Whose, query: &BreakdownQuery) -> Result
     let dates = (query.start_date.as_deref(), query.end_date.as_deref());
     let window = window::span(Unit::Month, 1, dates, &whose.zone, clock::now_micros())?;
     let span = whose.span(window);
-    let mut conn = db.read().await?;
+    let mut conn = db.snapshot().await?;
     let cells = usage_query::groups(&mut conn, &span, by).await?;
     let whole = usage_query::totals(&mut conn, &span).await?.total;
     let mut groups: BTreeMap<String, Sums> = BTreeMap::new();
