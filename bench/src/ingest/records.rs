@@ -86,7 +86,7 @@ impl Source {
         let key = (bot as u64 % 20) * KEYS_PER_BOT + (random >> 24) % KEYS_PER_BOT;
         let key = format!("key_{:032x}", 0x0192_0000_0000_7000_8000_0000_0000_0000_u128 + u128::from(key));
         // One in fifty did not get an answer.
-        let failed = (random >> 32) % 50 == 0;
+        let failed = (random >> 32).is_multiple_of(50);
         let input = 200 + (random >> 40) % 8000;
         let output = 20 + (random >> 16) % 900;
         let millis = u32::try_from(300 + (random >> 12) % 4000).unwrap_or(300);

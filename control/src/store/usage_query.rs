@@ -276,7 +276,7 @@ pub async fn groups(conn: &mut AnyConnection, span: &Span<'_>, by: By) -> Result
         groups.entry(cell.group).or_default().add(&cell.sums);
     }
     let mut cells: Vec<Cell> = groups.into_iter().map(|(group, sums)| Cell { slot: 0, group, sums }).collect();
-    cells.sort_by(|a, b| b.sums.total.cmp(&a.sums.total));
+    cells.sort_by_key(|cell| std::cmp::Reverse(cell.sums.total));
     cells.truncate(MAX_GROUPS);
     Ok(cells)
 }

@@ -122,7 +122,7 @@ async fn old_events(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
     let dropped = [202_311, 202_309, 202_401].map(|month| kept.dropped.contains(&month));
     assert_eq!((dropped, kept.deleted), ([postgres; 3], deleted), "{kept:?}");
     assert!(
-        usage_log::get(&mut *db.read().await.expect("reads"), tenant_id, &exchange(10)).await.expect("reads").is_none()
+        usage_log::get(&mut db.read().await.expect("reads"), tenant_id, &exchange(10)).await.expect("reads").is_none()
     );
     assert_eq!(counted(db, tenant_id).await, before, "sums stay");
     assert_eq!(reconcile::run(db, 0).await.expect("compares"), [], "what was deleted is not missed");
