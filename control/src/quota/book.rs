@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clawgate_shared::glob::Glob;
 use jiff::tz::TimeZone;
-use sqlx::AnyConnection;
 
 use super::window::{self, Window};
-use crate::store::StoreError;
 use crate::store::quotas::{self, QuotaRow};
 use crate::store::types::{QuotaAction, QuotaMetric, QuotaScope, QuotaWindow};
+use crate::store::{Conn, StoreError};
 
 /// A quota as ingest and leases need it.
 #[derive(Clone, Debug)]
@@ -149,7 +148,7 @@ impl Books {
     ///
     /// # Errors
     /// As the database answers.
-    pub async fn now(&self, conn: &mut AnyConnection) -> Result<Arc<Book>, StoreError> {
+    pub async fn now(&self, conn: &mut Conn) -> Result<Arc<Book>, StoreError> {
         let version = quotas::version(conn).await?;
         self.at(conn, version).await
     }
@@ -159,12 +158,12 @@ impl Books {
     ///
     /// # Errors
     /// As the database answers.
-    pub async fn held(&self, conn: &mut AnyConnection) -> Result<Arc<Book>, StoreError> {
+    pub async fn held(&self, conn: &mut Conn) -> Result<Arc<Book>, StoreError> {
         let version = quotas::hold_version(conn).await?;
         self.at(conn, version).await
     }
 
-    async fn at(&self, conn: &mut AnyConnection, version: String) -> Result<Arc<Book>, StoreError> {
+    async fn at(&self, conn: &mut Conn, version: String) -> Result<Arc<Book>, StoreError> {
         let known = Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner));
         if known.version == version {
             return Ok(known);

@@ -3,11 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::AnyConnection;
-
 use crate::store::quota_leases::{self as leases, Holder, LeaseRow};
 use crate::store::quota_windows::{self as windows, WindowChange, WindowKey};
-use crate::store::{Db, StoreError};
+use crate::store::{Conn, Db, StoreError};
 
 /// Leases that are dealt with in one transaction, or one round of it.
 const BATCH: i64 = 500;
@@ -46,7 +44,7 @@ pub async fn expire(db: &Db, now: i64) -> Result<usize, StoreError> {
 ///
 /// # Errors
 /// As the database answers.
-pub async fn epoch(conn: &mut AnyConnection, holder: Holder<'_>) -> Result<(), StoreError> {
+pub async fn epoch(conn: &mut Conn, holder: Holder<'_>) -> Result<(), StoreError> {
     loop {
         let found = leases::of(conn, holder, BATCH).await?;
         if found.is_empty() {
@@ -60,7 +58,7 @@ pub async fn epoch(conn: &mut AnyConnection, holder: Holder<'_>) -> Result<(), S
 }
 
 /// Locks the windows of leases, in order.
-async fn lock(conn: &mut AnyConnection, rows: &[LeaseRow]) -> Result<(), StoreError> {
+async fn lock(conn: &mut Conn, rows: &[LeaseRow]) -> Result<(), StoreError> {
     let keys: BTreeSet<&WindowKey> = rows.iter().map(|row| &row.key).collect();
     // A window that is gone comes back as one that is over, to be purged.
     let change = |key: &WindowKey| WindowChange { key: key.clone(), end: key.start.saturating_add(1), amount: 0 };
@@ -69,7 +67,7 @@ async fn lock(conn: &mut AnyConnection, rows: &[LeaseRow]) -> Result<(), StoreEr
 }
 
 /// Takes what leases make outstanding off their windows, which are locked.
-async fn release(conn: &mut AnyConnection, rows: &[LeaseRow]) -> Result<(), StoreError> {
+async fn release(conn: &mut Conn, rows: &[LeaseRow]) -> Result<(), StoreError> {
     let mut changes: Vec<WindowChange> = Vec::new();
     let mut live: Vec<&LeaseRow> = rows.iter().filter(|row| row.rest() > 0).collect();
     live.sort_by(|a, b| a.key.cmp(&b.key));

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
-use sqlx::AnyConnection;
 
 use super::window::{self, Window};
-use crate::store::StoreError;
 use crate::store::quota_windows::{self, WindowKey, WindowRow};
 use crate::store::quotas::QuotaRow;
+use crate::store::{Conn, StoreError};
 
 /// A quota and its current window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +38,7 @@ impl QuotaState {
 /// # Errors
 /// As the database answers.
 pub async fn of(
-    conn: &mut AnyConnection,
+    conn: &mut Conn,
     rows: Vec<QuotaRow>,
     zone: &TimeZone,
     now: i64,

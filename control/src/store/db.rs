@@ -49,6 +49,9 @@ impl fmt::Debug for Db {
     }
 }
 
+/// A connection, inside a transaction or not.
+pub type Conn = AnyConnection;
+
 /// A transaction; rolled back when dropped without [`Tx::commit`].
 pub struct Tx {
     inner: Transaction<'static, Any>,

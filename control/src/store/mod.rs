@@ -40,5 +40,5 @@ pub mod usage_query;
 pub mod usage_rollup;
 pub mod vendors;
 
-pub use db::{Db, Engine, ReadConn, Tx};
+pub use db::{Conn, Db, Engine, ReadConn, Tx};
 pub use error::{Constraint, StoreError};

@@ -173,9 +173,10 @@ async fn statements(domain: &Domain) {
         settled: 0,
         expires_at: 5,
     };
-    quota_leases::write(&mut tx, std::slice::from_ref(&lease)).await.expect("writes");
-    assert_eq!(quota_leases::again(&mut tx, std::slice::from_ref(&lease)).await.expect("reads"), std::slice::from_ref(&lease));
-    assert_eq!(quota_leases::expired(&mut tx, 5, 10).await.expect("reads"), std::slice::from_ref(&lease));
+    let leases = [lease];
+    quota_leases::write(&mut tx, &leases).await.expect("writes");
+    assert_eq!(quota_leases::again(&mut tx, &leases).await.expect("reads"), leases);
+    assert_eq!(quota_leases::expired(&mut tx, 5, 10).await.expect("reads"), leases);
     let purged = quota_windows::purge(&mut tx, 0, 0).await.expect("purges");
     assert_eq!(purged, 70, "there is no such quota");
     assert_eq!(quota_leases::purge(&mut tx).await.expect("purges"), 1);

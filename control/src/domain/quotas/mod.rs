@@ -10,7 +10,6 @@ mod parse;
 use clawgate_shared::glob::Glob;
 use clawgate_shared::{clock, id};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 
 use super::change::{Change, Target};
 use super::rules::Errors;
@@ -20,7 +19,7 @@ use crate::quota::window::{self, Window};
 use crate::store::quota_windows::{self, WindowChange, WindowKey};
 use crate::store::quotas::{self, QuotaRow};
 use crate::store::types::{QuotaMetric, QuotaScope, QuotaSpec, QuotaWindow};
-use crate::store::{bots, projects, provider_keys, quota_usage, tenants};
+use crate::store::{Conn, bots, projects, provider_keys, quota_usage, tenants};
 
 pub(super) use parse::parse;
 
@@ -60,7 +59,7 @@ pub struct NewGrant {
 /// # Errors
 /// `NotFound`; permissions are the caller's business, who may see the thing may
 /// see these.
-pub async fn list(conn: &mut AnyConnection, place: &Place) -> Result<Vec<QuotaState>, DomainError> {
+pub async fn list(conn: &mut Conn, place: &Place) -> Result<Vec<QuotaState>, DomainError> {
     let scope_id = find(conn, place).await?;
     let zone = zone(conn, &place.tenant_id).await?;
     let rows = quotas::of(conn, place.scope, &scope_id).await?;
@@ -218,7 +217,7 @@ fn identity(spec: &QuotaSpec) -> (QuotaMetric, QuotaWindow, Option<&str>) {
 }
 
 /// The id of the thing, which must exist in its tenant.
-async fn find(conn: &mut AnyConnection, place: &Place) -> Result<String, DomainError> {
+async fn find(conn: &mut Conn, place: &Place) -> Result<String, DomainError> {
     let Place { tenant_id, scope, name } = place;
     let (found, what) = match scope {
         QuotaScope::Bot => (bots::get(conn, tenant_id, name).await?.map(|row| row.id), "bot"),
@@ -229,7 +228,7 @@ async fn find(conn: &mut AnyConnection, place: &Place) -> Result<String, DomainE
     found.ok_or(DomainError::NotFound { what })
 }
 
-async fn zone(conn: &mut AnyConnection, tenant_id: &str) -> Result<jiff::tz::TimeZone, DomainError> {
+async fn zone(conn: &mut Conn, tenant_id: &str) -> Result<jiff::tz::TimeZone, DomainError> {
     let tenant = tenants::get(conn, tenant_id).await?.ok_or(DomainError::NotFound { what: "tenant" })?;
     Ok(window::zone(&tenant.time_zone))
 }
