@@ -51,7 +51,7 @@ const MAX_BATCH: usize = 16 << 20;
 const MAX_TRADE: usize = 1 << 20;
 /// What a node may send of one batch before it hears from us: all of it, so
 /// that a batch does not cost a dozen round trips.
-const WINDOW: u32 = 4 << 20;
+const WINDOW: u32 = 8 << 20;
 /// Largest frame of HTTP/2 that is accepted.
 const MAX_FRAME: u32 = 1 << 18;
 

@@ -1,6 +1,6 @@
 //! Background work of the control plane.
 //!
-//! Invariant: a job takes no input but the database, is idempotent, and may be
+//! Invariant: a job takes no input but the database and settings, is idempotent, and may be
 //! run by several processes at once; a job that fails is tried again at its
 //! next time and stops nothing.
 //! Deliberately absent: work that is done when something happens (publishing,
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clawgate_shared::clock;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::quota;
 use crate::store::{Db, Engine, StoreError};
@@ -35,30 +35,50 @@ const RECONCILE_HOURS: i64 = 26;
 
 /// Runs every job at its times until `stop` is true; `retention_days` as in
 /// [`retention::run`].
-pub async fn run(db: Db, retention_days: u32, mut stop: watch::Receiver<bool>) {
-    let every = |period| {
-        let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, period);
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        timer
+pub async fn run(db: Db, retention_days: u32, stop: watch::Receiver<bool>) {
+    // What may take minutes is beside the rest, and ends in the middle: each of
+    // its transactions is whole in itself.
+    let mut stopped = stop.clone();
+    let long = async {
+        tokio::select! {
+            () = keeping(&db, retention_days) => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
     };
+    tokio::join!(short(&db, stop), long);
+}
+
+fn every(period: Duration) -> Interval {
+    let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
+}
+
+async fn short(db: &Db, mut stop: watch::Receiver<bool>) {
     let (mut purge, mut reconcile, mut leases) = (every(PURGE), every(RECONCILE), every(LEASES));
-    let (mut fold, mut keep) = (every(KEEP), every(KEEP));
-    if db.engine() == Engine::Postgres {
-        // A process that was away for months must not wait for its month.
-        report("retention", retention::run(&db, 0, clock::now_micros()).await);
-    }
     while !*stop.borrow() {
         tokio::select! {
-            _ = purge.tick() => report("purge", purge::run(&db, clock::now_micros()).await),
-            _ = leases.tick() => report("leases", quota::end::expire(&db, clock::now_micros()).await),
+            _ = purge.tick() => report("purge", purge::run(db, clock::now_micros()).await),
+            _ = leases.tick() => report("leases", quota::end::expire(db, clock::now_micros()).await),
             _ = reconcile.tick() => {
                 let from = clock::now_micros() - RECONCILE_HOURS * crate::ingest::rollup::HOUR;
-                report("reconcile", reconcile::run(&db, from).await);
+                report("reconcile", reconcile::run(db, from).await);
             }
-            _ = fold.tick() => report("fold", fold::run(&db, clock::now_micros()).await),
-            _ = keep.tick() => report("retention", retention::run(&db, retention_days, clock::now_micros()).await),
             changed = stop.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+async fn keeping(db: &Db, retention_days: u32) {
+    if db.engine() == Engine::Postgres {
+        // After months of absence the running month must not wait for its turn.
+        report("retention", retention::run(db, 0, clock::now_micros()).await);
+    }
+    let mut keep = every(KEEP);
+    loop {
+        keep.tick().await;
+        report("fold", fold::run(db, clock::now_micros()).await);
+        report("retention", retention::run(db, retention_days, clock::now_micros()).await);
     }
 }
 

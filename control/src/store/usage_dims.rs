@@ -16,7 +16,7 @@ use super::row::RowExt as _;
 use super::usage_ingest::{EventRow, Shard, Statements, query};
 
 /// Most combinations that are remembered; beyond, memory starts anew.
-const MAX_KNOWN: usize = 1 << 18;
+const MAX_KNOWN: usize = 1 << 17;
 /// Bytes of a digest.
 const DIGEST: usize = 16;
 

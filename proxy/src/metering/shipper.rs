@@ -18,10 +18,10 @@ use super::fold::fold;
 use super::spool::{ShardLog, Spool, SpoolError};
 use crate::quota::ChannelSource;
 
-/// Most records of one batch; as many as the control plane takes.
-const MAX_RECORDS: usize = 8192;
-/// Most bytes of one batch; well below what a gRPC message may have.
-const MAX_BYTES: usize = 4 << 20;
+/// Most records of one batch; the control plane takes twice as many.
+const MAX_RECORDS: usize = 32_768;
+/// Most bytes of one batch; well below what the control plane takes.
+const MAX_BYTES: usize = 8 << 20;
 /// Batches under way at the same time, each of another shard.
 const MAX_PARALLEL: usize = 8;
 /// How long the first records after a rest are gathered before they are sent.

@@ -121,7 +121,7 @@ async fn usage_arrives_soon_and_in_batches() {
     (1..3000).for_each(|number| rig.exchange(number));
     until("all exchanges", || rig.plane.exchanges() == 3000).await;
     until("an empty spool", || rig.spool.stats().records == 0).await;
-    assert!(rig.plane.look(|ledger| ledger.largest) <= 8192);
+    assert!(rig.plane.look(|ledger| ledger.largest) <= 32_768);
     assert_eq!(rig.plane.look(|ledger| ledger.logs.values().map(Vec::len).sum::<usize>()), 6000);
 }
 
