@@ -43,7 +43,7 @@ pub async fn layers_and_history(domain: &Domain, tenant_id: &str) {
     // More than one statement holds, and no power of two.
     let many: Vec<NewPrice> = (0..150).map(|n| new(&format!("m-{n}"), "0.25", None)).collect();
     let made = prices::replace(domain, &owner, Some(tenant_id), many.clone()).await.expect("sets");
-    assert_eq!((made.value.len(), made.revision), (150, None));
+    assert_eq!((made.value.len(), made.revision.is_some()), (150, true), "nodes may have to know");
     let again = prices::replace(domain, &owner, Some(tenant_id), many).await.expect("keeps").value;
     assert_eq!(again, made.value, "what stays the same keeps its row");
     assert_eq!(found(&loaded, tenant_id, "m-7", clock::now_micros()), None, "not read yet");
