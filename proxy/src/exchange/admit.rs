@@ -45,6 +45,8 @@ pub struct Weight {
     pub price: Option<Arc<Price>>,
     /// It costs nothing that a vendor bills by content.
     free: bool,
+    /// What is in the prompt is known to the vendor only.
+    pub prompt_elsewhere: bool,
     /// The output limit that is put in, when the client sent none.
     pub limit: Option<(Splice, u64)>,
 }
@@ -74,22 +76,33 @@ pub fn weigh(
     let strict = !free && by_content.iter().any(|rule| rule.strict);
     let limit =
         bot.default_max_tokens.filter(|_| strict).and_then(|tokens| Some((set_limit(prepared, tokens)?, tokens)));
-    let bound = if free { Bound::default() } else { bound(prepared, model, limit.as_ref()) };
+    let (bound, prompt_elsewhere) =
+        if free { (Bound::default(), false) } else { bound(prepared, model, limit.as_ref()) };
     let priced = !free && by_content.iter().any(|rule| rule.metric == Metric::CostMicros);
     let price = if priced { Some(price(&bot.tenant, &prepared.vendor.slug, model)?) } else { None };
+    if priced && bound.amount(Metric::CostMicros, price.as_deref()).is_none() {
+        let text = format!("a money quota applies and the price of model {model:?} does not say what all of it costs");
+        return Err(Refusal::new(Code::ModelUnpriced, text));
+    }
     let answers = prepared.peek.as_ref().and_then(|peek| peek.n).unwrap_or(1);
     let learns = !free && by_content.iter().any(|rule| !rule.strict);
     let usual = if learns { services.learned.of(&bot.id, model) } else { None };
     let expected = usual.as_ref().and_then(|usual| usual.bound());
     let expected =
         expected.map(|(input, output)| Bound { input: input.min(bound.input), output: output.min(bound.output) });
-    Ok(Some(Weight { model: model.to_owned(), bound, answers, expected, usual, price, free, limit }))
+    Ok(Some(Weight { model: model.to_owned(), bound, answers, expected, usual, price, free, prompt_elsewhere, limit }))
 }
 
 impl Weight {
     /// What is held under a rule: all that it may cost, or what it usually does.
     fn bound_for(&self, rule: &QuotaRule) -> &Bound {
         if rule.strict { &self.bound } else { self.expected.as_ref().unwrap_or(&self.bound) }
+    }
+
+    /// The strict bound of a request that is billed by content.
+    #[must_use]
+    pub fn counted(&self) -> Option<Bound> {
+        (!self.free).then_some(self.bound)
     }
 
     /// The output for which every rule has held.
@@ -103,8 +116,11 @@ impl Weight {
 pub fn spends(received: &Received, prepared: &Prepared<'_>) -> bool {
     let reads = matches!(received.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
     let route = &prepared.resolved.route;
-    let counts = route.pattern.ends_with("count_tokens") || route.pattern.ends_with(":countTokens");
-    prepared.websocket || (!reads && !counts && !route.pattern.ends_with("moderations"))
+    let free =
+        ["count_tokens", ":countTokens", ":countTextTokens", ":countMessageTokens", "input_tokens", "moderations"];
+    let batch = route.pattern.to_ascii_lowercase().contains("batch");
+    let bills = route.class == RouteClass::Inference || batch;
+    prepared.websocket || (!reads && bills && !free.iter().any(|end| route.pattern.ends_with(end)))
 }
 
 /// What is done later or elsewhere cannot be held to a limit now.
@@ -116,10 +132,18 @@ fn countable(prepared: &Prepared<'_>) -> Result<(), Refusal> {
         "a quota applies, and deferred work (batches, background) cannot be held to it; send the request directly"
     } else if prepared.websocket {
         "a quota applies, and a WebSocket cannot be held to it; use the route's HTTP form"
+    } else if route.protocol == Protocol::Opaque && !embeds(prepared) {
+        "a quota on tokens or money applies, and what this route uses cannot be counted yet"
     } else {
         return Ok(());
     };
     Err(Refusal::new(Code::PathDenied, text))
+}
+
+/// Whether the route answers with vectors only.
+fn embeds(prepared: &Prepared<'_>) -> bool {
+    let route = &prepared.resolved.route;
+    route.protocol == Protocol::OpenAiEmbeddings || route.pattern.to_ascii_lowercase().contains("embed")
 }
 
 fn set_limit(prepared: &Prepared<'_>, tokens: u64) -> Option<Splice> {
@@ -133,26 +157,29 @@ fn set_limit(prepared: &Prepared<'_>, tokens: u64) -> Option<Splice> {
     splice::output_limit(prepared.peek.as_ref()?, field, tokens)
 }
 
-fn bound(prepared: &Prepared<'_>, model: &str, limit: Option<&(Splice, u64)>) -> Bound {
+fn bound(prepared: &Prepared<'_>, model: &str, limit: Option<&(Splice, u64)>) -> (Bound, bool) {
     let peek = prepared.peek.as_ref();
     let found = match peek {
         Some(peek) => {
             let found = input(&prepared.body);
             Input { unbounded: found.unbounded || peek.refers, ..found }
         }
+        None if embeds(prepared) => Input::default(),
         // Not JSON that we read: nobody knows what it amounts to.
         None => Input { unbounded: true, ..Input::default() },
     };
     let spliced = limit.map_or(0, |(splice, _)| splice.with.len());
-    Bound::of(&Demand {
+    let bound = Bound::of(&Demand {
         model,
         bytes: (prepared.body.len() + spliced) as u64,
         input: found,
-        output_limit: peek.and_then(|peek| peek.limits.largest()).or(limit.map(|(_, tokens)| *tokens)),
+        output_limit: peek
+            .and_then(|peek| peek.limits.heeded(prepared.resolved.route.protocol))
+            .or(limit.map(|(_, tokens)| *tokens)),
         answers: peek.and_then(|peek| peek.n).unwrap_or(1),
-        no_output: prepared.resolved.route.protocol == Protocol::OpenAiEmbeddings
-            || prepared.resolved.route.pattern.contains("mbedContent"),
-    })
+        no_output: embeds(prepared),
+    });
+    (bound, found.unbounded || found.images > 0)
 }
 
 fn price(tenant: &Tenant, vendor: &str, model: &str) -> Result<Arc<Price>, Refusal> {

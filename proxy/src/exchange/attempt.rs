@@ -79,7 +79,10 @@ pub async fn attempt<D: Downstream>(
         let limit = weight.and_then(|weight| weight.limit.as_ref()).map(|(splice, _)| splice.clone());
         let splices: SmallVec<[Splice; 2]> = ask.into_iter().chain(limit).collect();
         let began = settlement.facts.elapsed_micros();
+        // Until there is an answer, nobody knows what a vendor does.
+        let owed = std::mem::replace(&mut settlement.owed, true);
         let event = first(send(services, received, prepared, key, &splices), settlement, watch, down).await;
+        settlement.owed = owed;
         let took = settlement.facts.elapsed_micros().saturating_sub(began);
         settlement.facts.waited_micros += took;
         let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
@@ -116,7 +119,7 @@ pub async fn attempt<D: Downstream>(
                 note(0, failure.kind.label());
                 settlement.owed |= failure.kind.may_have_been_sent();
                 services.metrics.upstream_failed(&received.vendor, failure.kind.label());
-                tally.failed(failure);
+                tally.failed(failure, weight.is_some());
             }
         }
         if tally.spent() || settlement.facts.started.elapsed() >= NEXT_KEY_UNTIL {
@@ -128,6 +131,7 @@ pub async fn attempt<D: Downstream>(
 
 /// Takes what the key itself limits: a place, and room in its quotas.
 async fn reserve(settlement: &mut Settlement<'_>, key: &Key, weight: Option<&Weight>, tally: &mut Tally) -> bool {
+    settlement.free_key();
     let Ok(slot) = pass::key_slot(key.gate.as_ref()) else {
         tally.crowded = true;
         return false;
@@ -273,10 +277,12 @@ impl Tally {
     }
 
     /// A vendor that did not answer in time may be at work on the request, and
-    /// another one would be paid as well: no further key is tried then.
-    fn failed(&mut self, failure: Failure) {
+    /// another one would be paid as well: no further key is tried then. Under a
+    /// quota so is one that may have got the request: one answer's cost is held.
+    fn failed(&mut self, failure: Failure, quota: bool) {
         self.attempts += 1;
-        self.failures += if failure.kind == FailureKind::HeadTimeout { MAX_FAILURES } else { 1 };
+        let last = failure.kind == FailureKind::HeadTimeout || (quota && failure.kind.may_have_been_sent());
+        self.failures += if last { MAX_FAILURES } else { 1 };
         self.last = Some(Last::Failure(failure));
     }
 

@@ -181,6 +181,8 @@ async fn stages<D: Downstream>(
         settlement.price = weight.price.clone();
         settlement.usual.clone_from(&weight.usual);
         settlement.held_output = weight.held_output();
+        settlement.bound = weight.counted();
+        settlement.prompt_elsewhere = weight.prompt_elsewhere;
         settlement.facts.max_tokens = weight.limit.as_ref().map(|(_, tokens)| *tokens);
         settlement.permit = admit::admit(services, &bot.quotas, weight).await?;
     }

@@ -15,6 +15,7 @@ use super::prepare::Prepared;
 use super::reject::Refusal;
 use super::settle::{Outcome, Settlement};
 use super::watch::{self, Watch};
+use crate::quota::Bound;
 use crate::upstream::{Answer, Failure, for_bot};
 use crate::wire::error::stream_error;
 use crate::wire::{Meter, Report, TextSize, UsageStripper};
@@ -33,12 +34,19 @@ fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: 
     let silent = !usage.has_counts();
     let nothing = report.text.tokens() == 0 && report.error.is_some();
     let read = prepared.resolved.route.protocol != Protocol::Opaque;
+    // An error in an answer that says nothing else costs nothing.
+    settlement.owed &= !(nothing && silent);
     if read && settlement.owed && !nothing && (silent || !(whole || report.terminal)) {
         let counted = usage.output.unwrap_or(0);
         let output = counted.max(report.text.tokens());
         if silent || output > counted {
-            usage.input.get_or_insert_with(|| TextSize::of_request(&prepared.body).tokens());
-            usage.output = Some(output);
+            // No estimate is more than what was held for it; of a prompt that only
+            // the vendor knows, nothing less is certain.
+            let most = settlement.bound.unwrap_or(Bound { input: u64::MAX, output: u64::MAX });
+            let elsewhere = settlement.prompt_elsewhere && settlement.bound.is_some();
+            let prompt = || if elsewhere { most.input } else { TextSize::of_request(&prepared.body).tokens() };
+            usage.input.get_or_insert_with(|| prompt().min(most.input));
+            usage.output = Some(counted.max(output.min(most.output)));
             usage.total = None;
             settlement.estimated = true;
         }
@@ -206,6 +214,7 @@ async fn end_without_client(
     mut meter: Meter,
 ) -> (Outcome, Option<Refusal>) {
     let drains = settlement.facts.bot.as_ref().is_some_and(|bot| bot.drain_on_disconnect);
+    let mut whole = false;
     if drains {
         let began = Instant::now();
         let mut bytes = 0;
@@ -222,11 +231,12 @@ async fn end_without_client(
                 }
             }
         }
+        whole = complete;
         if complete {
             settlement.services().client.release(answer).await;
         }
     }
-    let _ = take_report(settlement, prepared, meter, false);
+    let _ = take_report(settlement, prepared, meter, whole);
     (Outcome::ClientDisconnect, None)
 }
 

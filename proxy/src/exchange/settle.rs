@@ -17,7 +17,7 @@ use super::record::Facts;
 use super::reject::Refusal;
 use crate::limits::Usual;
 use crate::metering::{ChargeRecord, SettleRecord, SpoolError, SpoolTicket};
-use crate::quota::{Line, Permit, Spent};
+use crate::quota::{Bound, Line, Permit, Spent};
 use crate::telemetry::AccessLine;
 use crate::wire::error::Code;
 
@@ -82,6 +82,10 @@ pub struct Settlement<'a> {
     pub key_permit: Permit,
     /// Where to remember what was used, when a quota goes by that.
     pub usual: Option<Arc<Usual>>,
+    /// The most that the prompt and all answers can be, when a quota applies.
+    pub bound: Option<Bound>,
+    /// What is in the prompt is known to the vendor only.
+    pub prompt_elsewhere: bool,
     /// Output for which all quotas that would cut the answer off have held.
     pub held_output: u64,
     /// The model's, when a quota counts money.
@@ -105,6 +109,8 @@ impl<'a> Settlement<'a> {
             permit: Permit::default(),
             key_permit: Permit::default(),
             usual: None,
+            bound: None,
+            prompt_elsewhere: false,
             held_output: 0,
             price: None,
             ticket: None,
@@ -156,6 +162,14 @@ impl<'a> Settlement<'a> {
     #[must_use]
     pub fn dispatched(&self) -> bool {
         self.ticket.is_some()
+    }
+
+    /// Gives back what is held of the key that was tried: its vendor refused, or
+    /// never got the request.
+    pub fn free_key(&mut self) {
+        let nothing = Usage::default();
+        let spent = Spent { usage: &nothing, cost_micros: None, requests: 0, nothing_else: true };
+        std::mem::take(&mut self.key_permit).settle(&spent);
     }
 
     /// Ends the exchange.

@@ -97,9 +97,10 @@ pub struct QuotaRule {
 }
 
 impl QuotaRule {
-    /// Whether a request for `model` counts.
+    /// Whether a request for `model` counts; one whose model is not known may be
+    /// for any.
     #[must_use]
     pub fn covers(&self, model: &str) -> bool {
-        self.models.as_ref().is_none_or(|glob| glob.matches(model))
+        model.is_empty() || self.models.as_ref().is_none_or(|glob| glob.matches(model))
     }
 }

@@ -269,6 +269,9 @@ impl Slice {
         });
         let current = self.current.load_full();
         let least = self.least.swap(u64::MAX, Ordering::Relaxed);
+        if self.is_gone() && least == u64::MAX {
+            return;
+        }
         let short = least != u64::MAX;
         let idle = now.saturating_sub(self.touched.load(Ordering::Relaxed)) > IDLE;
         let stock = if idle { 0 } else { self.stock(&others.told, now) };
@@ -328,11 +331,15 @@ impl Slice {
         self.tell();
     }
 
+    /// The last claim may not have arrived: what it gave back is said again.
+    pub(super) fn unsaid(&self) {
+        self.others().told.returned = u64::MAX;
+    }
+
     /// The control plane knows no such quota.
     pub fn forget(&self) {
+        // The windows stay, with what was used: it may come to be enforced again.
         self.gone.store(true, Ordering::Relaxed);
-        self.current.store(None);
-        *self.others() = Others::default();
         self.changed.notify_waiters();
     }
 
@@ -517,9 +524,12 @@ mod tests {
         let slice = slice();
         slice.renew(&granted(1, i64::MAX, 100), 0);
         slice.forget();
-        assert!(slice.is_gone() && !slice.has_lease() && slice.window(0).is_none());
+        assert!(slice.is_gone() && claims(&slice, 0).is_empty());
+        let used = slice.hold(30, 0).expect("there is a window still");
+        used.settle(30);
         slice.renew(&granted(1, i64::MAX, 100), 0);
         assert!(!slice.is_gone());
+        assert_eq!(slice.window(0).map(|w| w.free()), Some(70), "what was used is not granted again");
     }
 
     #[test]

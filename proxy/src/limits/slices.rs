@@ -10,6 +10,8 @@ use super::slice::{Claim, Granted, Slice};
 
 /// An outage is one from here on, in microseconds.
 const OUTAGE: i64 = 1_000_000;
+/// A failure says nothing for longer, in microseconds.
+const LATELY: i64 = 5_000_000;
 
 /// The slices, and word for who fetches more.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ pub struct Slices {
     /// Since when calls to the control plane fail, by the boot clock; 0: the
     /// last one did not.
     failing_since: AtomicI64,
+    /// When the last call failed that did.
+    failed_at: AtomicI64,
 }
 
 impl Slices {
@@ -38,7 +42,7 @@ impl Slices {
 
     /// Forgets quotas that no snapshot names and of which nothing is leased.
     pub fn forget_unused(&self) {
-        self.map().retain(|_, slice| Arc::strong_count(slice) > 1 || slice.has_lease());
+        self.map().retain(|_, slice| Arc::strong_count(slice) > 1 || (slice.has_lease() && !slice.is_gone()));
     }
 
     /// What is to be said of all of them, `most` claims at most; the rest is
@@ -62,7 +66,7 @@ impl Slices {
     /// there is nothing to say, because others may be short.
     #[must_use]
     pub fn any_lease(&self) -> bool {
-        self.map().values().any(|slice| slice.has_lease())
+        self.map().values().any(|slice| slice.has_lease() && !slice.is_gone())
     }
 
     /// The control plane's word about one quota.
@@ -96,20 +100,28 @@ impl Slices {
         self.cold.swap(false, Ordering::Relaxed)
     }
 
+    /// Claims that may not have arrived.
+    pub fn unsaid(&self, claims: &[Claim]) {
+        let map = self.map();
+        claims.iter().filter_map(|claim| map.get(&claim.quota_id)).for_each(|slice| slice.unsaid());
+    }
+
     /// Notes how a call to the control plane ended.
     pub fn called(&self, answered: bool, now: i64) {
         if answered {
             self.failing_since.store(0, Ordering::Relaxed);
         } else {
+            self.failed_at.store(now, Ordering::Relaxed);
             let _ = self.failing_since.compare_exchange(0, now.max(1), Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// Whether the control plane has been away for a while.
+    /// Whether the control plane has been away for a while, and was still lately.
     #[must_use]
     pub fn is_outage(&self, now: i64) -> bool {
         let since = self.failing_since.load(Ordering::Relaxed);
-        since != 0 && now.saturating_sub(since) >= OUTAGE
+        let late = now.saturating_sub(self.failed_at.load(Ordering::Relaxed)) <= LATELY;
+        since != 0 && now.saturating_sub(since) >= OUTAGE && late
     }
 
     /// What is left in all windows that are now, for the gauge.
@@ -150,6 +162,7 @@ mod tests {
         slices.called(false, 10);
         slices.called(false, OUTAGE);
         assert!(!slices.is_outage(OUTAGE) && slices.is_outage(OUTAGE + 10));
+        assert!(!slices.is_outage(OUTAGE + LATELY + 1), "nobody has asked since");
         slices.called(true, OUTAGE + 20);
         assert!(!slices.is_outage(i64::MAX));
     }

@@ -28,7 +28,7 @@ pub struct Demand<'a> {
     pub input: Input,
     /// The output limit that will be sent, for each answer.
     pub output_limit: Option<u64>,
-    /// How many answers.
+    /// How many answers to each prompt.
     pub answers: u64,
     /// The route answers with no text at all.
     pub no_output: bool,
@@ -49,15 +49,17 @@ impl Bound {
     pub fn of(demand: &Demand<'_>) -> Self {
         let ModelLimits { context, output } = model_limits(demand.model);
         let per_image = if demand.model.contains("4o-mini") { PER_IMAGE_OF_4O_MINI } else { PER_IMAGE };
-        let Input { unbounded, images, tools } = demand.input;
+        let Input { unbounded, images, tools, prompts } = demand.input;
         let added = TEMPLATE
             .saturating_add(if tools > 0 { TOOLS.saturating_add(tools.saturating_mul(PER_TOOL)) } else { 0 })
             .saturating_add(images.saturating_mul(per_image));
         let text = demand.bytes.saturating_add(added);
+        let answers = demand.answers.max(1).saturating_mul(prompts.max(1));
         let each = demand.output_limit.unwrap_or(output);
         Self {
-            input: if unbounded { context } else { text.min(context) },
-            output: if demand.no_output { 0 } else { each.saturating_mul(demand.answers.max(1)) },
+            // A list of texts may be more than one context together.
+            input: if unbounded { text.max(context) } else { text },
+            output: if demand.no_output { 0 } else { each.saturating_mul(answers) },
         }
     }
 
@@ -97,7 +99,7 @@ mod tests {
 
     #[test]
     fn bytes_bound_text_and_the_window_bounds_everything() {
-        let input = |unbounded, images, tools| Input { unbounded, images, tools };
+        let input = |unbounded, images, tools| Input { unbounded, images, tools, prompts: 0 };
         for (name, demand, wanted) in [
             ("text", demand(), (532, 900)),
             ("three answers", Demand { answers: 3, ..demand() }, (532, 2700)),
@@ -110,7 +112,8 @@ mod tests {
                 Demand { model: "gpt-4o-mini", input: input(false, 1, 0), ..demand() },
                 (532 + 48_384, 900),
             ),
-            ("more bytes than the window", Demand { bytes: 1 << 20, ..demand() }, (131_072, 900)),
+            ("a list of texts", Demand { bytes: 1 << 20, ..demand() }, ((1 << 20) + 32, 900)),
+            ("four prompts", Demand { input: Input { prompts: 4, ..Input::default() }, ..demand() }, (532, 3600)),
             ("embeddings", Demand { no_output: true, ..demand() }, (532, 0)),
             ("absurd", Demand { output_limit: Some(u64::MAX), answers: 9, ..demand() }, (532, u64::MAX)),
         ] {

@@ -27,8 +27,9 @@ const COMES_BACK: Duration = Duration::from_secs(5);
 const APART: Duration = Duration::from_millis(20);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Most claims of one call; as many as the control plane takes.
-const MAX_CLAIMS: usize = 4096;
+/// Most claims of one call, but for those of its last quota; the control plane
+/// takes 4096.
+const MAX_CLAIMS: usize = 4000;
 
 /// Gives the channel to the control plane; `None` while there is none.
 pub type ChannelSource = Arc<dyn Fn() -> Option<Channel> + Send + Sync>;
@@ -93,6 +94,7 @@ impl Renewer {
             claims: claims.iter().map(trade::message).collect(),
         };
         let Some(channel) = (self.channel)() else {
+            self.slices.unsaid(&claims);
             return self.slices.called(false, asked);
         };
         (self.calls)();
@@ -107,11 +109,13 @@ impl Renewer {
                 }
             }
             Ok(Err(status)) => {
-                self.slices.called(false, asked);
+                self.slices.called(false, now);
+                self.slices.unsaid(&claims);
                 tracing::warn!(code = ?status.code(), message = status.message(), "leases could not be traded");
             }
             Err(_) => {
-                self.slices.called(false, asked);
+                self.slices.called(false, now);
+                self.slices.unsaid(&claims);
                 tracing::warn!("the control plane did not answer about leases in time");
             }
         }

@@ -16,6 +16,8 @@ pub struct Input {
     pub images: u64,
     /// Tools that the client runs: vendors write instructions around them.
     pub tools: u64,
+    /// Prompts in a list, each of which is answered.
+    pub prompts: u64,
 }
 
 /// Deeper values are not looked into: they count as unbounded.
@@ -82,6 +84,14 @@ pub fn input(body: &[u8]) -> Input {
             // A stored prompt.
             found.unbounded = true;
             scanner.skip().map(drop)
+        } else if name == b"prompt" && scanner.next() == Some(b'[') {
+            // Texts, or lists of token numbers; one such list is one prompt.
+            scanner
+                .array(|scanner| {
+                    found.prompts += u64::from(matches!(scanner.next(), Some(b'"' | b'[')));
+                    scanner.skip().map(drop)
+                })
+                .map(drop)
         } else if PROMPT.contains(&name) {
             found.value(scanner, 0)
         } else {
@@ -205,7 +215,7 @@ mod tests {
     use super::*;
 
     fn found(body: &str) -> (bool, u64, u64) {
-        let Input { unbounded, images, tools } = input(body.as_bytes());
+        let Input { unbounded, images, tools, .. } = input(body.as_bytes());
         (unbounded, images, tools)
     }
 
@@ -224,6 +234,18 @@ mod tests {
             (r#"{"contents":[{"parts":[{"inlineData":{"mimeType":"audio/wav","data":"AA"}}]}]}"#, 0),
         ] {
             assert_eq!(found(body), (false, 0, tools), "{body}");
+        }
+    }
+
+    #[test]
+    fn prompts_in_a_list_are_counted() {
+        for (body, prompts) in [
+            (r#"{"prompt":"one"}"#, 0),
+            (r#"{"prompt":["a","b","c"]}"#, 3),
+            (r#"{"prompt":[[1,2],[3]]}"#, 2),
+            (r#"{"prompt":[1,2,3]}"#, 0),
+        ] {
+            assert_eq!(input(body.as_bytes()).prompts, prompts, "{body}");
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use clawgate_shared::dialect::Protocol;
+
 use super::json::{Fault, Scanner, Step};
 
 /// Longest model name that is one.
@@ -111,14 +113,18 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The client's limit in tokens. Of several the largest: whichever the
-    /// vendor heeds, no more can come.
+    /// The limit that a route of this protocol heeds: a member of another one's
+    /// name is passed over by vendors, and limits nothing.
     #[must_use]
-    pub fn largest(&self) -> Option<u64> {
-        [&self.max_tokens, &self.max_completion_tokens, &self.max_output_tokens, &self.gemini]
-            .into_iter()
-            .filter_map(|limit| limit.as_ref()?.tokens)
-            .max()
+    pub fn heeded(&self, protocol: Protocol) -> Option<u64> {
+        let names = match protocol {
+            Protocol::OpenAiChat => [&self.max_tokens, &self.max_completion_tokens],
+            Protocol::OpenAiCompletions | Protocol::AnthropicMessages => [&self.max_tokens, &self.max_tokens],
+            Protocol::OpenAiResponses => [&self.max_output_tokens, &self.max_output_tokens],
+            Protocol::Gemini => [&self.gemini, &self.gemini],
+            Protocol::OpenAiEmbeddings | Protocol::Opaque => return None,
+        };
+        names.into_iter().filter_map(|limit| limit.as_ref()?.tokens).max()
     }
 }
 
@@ -331,14 +337,18 @@ mod tests {
         let model = found.model.expect("model");
         assert_eq!(model.name, "gpt-4o");
         assert_eq!(&body[model.range], b"\"gpt-4o\"");
-        assert_eq!((found.stream, found.limits.largest(), found.n), (Some(true), Some(64), Some(2)));
+        assert_eq!((found.stream, found.limits.heeded(Protocol::OpenAiChat), found.n), (Some(true), Some(64), Some(2)));
         assert_eq!((found.stream_options, found.repeated), (StreamOptions::Absent, None));
         assert_eq!(found.root, Slot { at: 1, empty: false });
     }
 
     #[test]
     fn limits_of_every_name() {
-        let largest = |body: &str| peek(body.as_bytes()).expect(body).limits.largest();
+        let largest = |body: &str| {
+            let limits = peek(body.as_bytes()).expect(body).limits;
+            let all = [Protocol::OpenAiChat, Protocol::OpenAiResponses, Protocol::Gemini];
+            all.into_iter().filter_map(|protocol| limits.heeded(protocol)).max()
+        };
         for (body, want) in [
             (r"{}", None),
             (r#"{"max_tokens":null}"#, None),
@@ -354,6 +364,13 @@ mod tests {
         ] {
             assert_eq!(largest(body), want, "{body}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_another_protocols_name_limits_nothing() {
+        let found = peek(br#"{"max_output_tokens":1}"#).expect("json").limits;
+        let heeded = [Protocol::OpenAiChat, Protocol::AnthropicMessages, Protocol::OpenAiResponses, Protocol::Gemini];
+        assert_eq!(heeded.map(|protocol| found.heeded(protocol)), [None, None, Some(1), None]);
     }
 
     #[test]

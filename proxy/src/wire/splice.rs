@@ -91,7 +91,13 @@ pub enum LimitField {
 /// replaced, so that no name stands twice. `None` when the client has a limit.
 #[must_use]
 pub fn output_limit(peek: &Peek, field: LimitField, tokens: u64) -> Option<Splice> {
-    if peek.limits.largest().is_some() {
+    let limits = &peek.limits;
+    let heeded = match field {
+        LimitField::MaxTokens | LimitField::MaxCompletionTokens => [&limits.max_tokens, &limits.max_completion_tokens],
+        LimitField::MaxOutputTokens => [&limits.max_output_tokens; 2],
+        LimitField::Gemini => [&limits.gemini; 2],
+    };
+    if heeded.into_iter().flatten().any(|limit| limit.tokens.is_some()) {
         return None;
     }
     let (given, name) = match field {

@@ -107,7 +107,7 @@ pub fn cost_at_most(price: &Price, input: u64, output: u64) -> Option<u64> {
             total = total.saturating_add(highest(components)?.times(units));
         }
     }
-    u64::try_from(total.div_ceil(ATTO_PER_MICRO)).ok()
+    Some(u64::try_from(total.div_ceil(ATTO_PER_MICRO)).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ const FOUR_BYTES: u64 = 150;
 const AROUND: u64 = 300;
 /// What a picture in a request usually costs.
 const PICTURE: u64 = 80_000;
-/// Longer strings without a blank in them are no text but something encoded.
+/// Longer strings whose end is base64 are no text but something encoded.
 const ENCODED: usize = 512;
 
 /// Members of an answer whose strings were generated.
@@ -59,7 +59,7 @@ impl TextSize {
     pub fn of_request(json: &[u8]) -> Self {
         let mut size = Self::default();
         strings(json, |text, is_name| {
-            if text.len() > ENCODED && !text.iter().take(ENCODED).any(|byte| *byte == b' ' || *byte == b'\\') {
+            if text.len() > ENCODED && text.iter().rev().take(ENCODED).all(is_base64) {
                 size.0 = size.0.saturating_add(PICTURE);
             } else if is_name {
                 size.0 = size.0.saturating_add(AROUND / 3);
@@ -91,6 +91,10 @@ impl TextSize {
             self.0 = self.0.saturating_add(size);
         }
     }
+}
+
+const fn is_base64(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_')
 }
 
 /// Gives every string of a JSON text in order, without its quotes and as it
@@ -155,6 +159,7 @@ mod tests {
         // 1001 tokens by the vocabulary's own count.
         assert!((900..1101).contains(&(long - short)), "{}", long - short);
         assert!(size(&"A".repeat(100_000)) < 1000);
+        assert!(size(&"你".repeat(10_000)) > 7000);
     }
 
     proptest! {
