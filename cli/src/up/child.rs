@@ -396,6 +396,11 @@ mod tests {
         let script = "trap 'sleep 60 & echo $! > \"$PIDFILE\"; exit 0' QUIT; while :; do sleep 0.05; done";
         let pid_file = root.path().join("test.pid");
         let script = script.replace("$PIDFILE", &pid_file.display().to_string());
+        // A shell cannot trap what was ignored when it began, as SIGQUIT is in a
+        // job in the background.
+        let file = root.path().join("successor.sh");
+        std::fs::write(&file, script).expect("writes");
+        let script = format!("exec env --default-signal=QUIT /bin/sh {}", file.display());
         let (spec, _writer) = spec(root.path(), &script);
         let mut keeper = Keeper::start(spec);
         let first = running(&keeper, 0).await;
