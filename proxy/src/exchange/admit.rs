@@ -99,6 +99,12 @@ impl Weight {
         if rule.strict { &self.bound } else { self.expected.as_ref().unwrap_or(&self.bound) }
     }
 
+    /// What puts the output limit in.
+    #[must_use]
+    pub fn splice(&self) -> Option<Splice> {
+        self.limit.as_ref().map(|(splice, _)| splice.clone())
+    }
+
     /// The strict bound of a request that is billed by content.
     #[must_use]
     pub fn counted(&self) -> Option<Bound> {

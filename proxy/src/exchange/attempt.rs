@@ -76,8 +76,7 @@ pub async fn attempt<D: Downstream>(
         settlement.open()?;
         let ask = asks_usage(prepared, key);
         let asked_usage = ask.is_some();
-        let limit = weight.and_then(|weight| weight.limit.as_ref()).map(|(splice, _)| splice.clone());
-        let splices: SmallVec<[Splice; 2]> = ask.into_iter().chain(limit).collect();
+        let splices: SmallVec<[Splice; 2]> = ask.into_iter().chain(weight.and_then(Weight::splice)).collect();
         let began = settlement.facts.elapsed_micros();
         // Until there is an answer, nobody knows what a vendor does.
         let owed = std::mem::replace(&mut settlement.owed, true);
