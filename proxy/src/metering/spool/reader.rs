@@ -44,11 +44,13 @@ struct Gather {
     max_records: usize,
     max_bytes: usize,
     lost: u64,
+    /// A record did not fit: what follows is for the next batch, and not lost.
+    closed: bool,
 }
 
 impl Gather {
     fn is_full(&self) -> bool {
-        self.batch.records.len() >= self.max_records || self.bytes >= self.max_bytes
+        self.closed || self.batch.records.len() >= self.max_records || self.bytes >= self.max_bytes
     }
 
     fn has_room(&self, length: usize) -> bool {
@@ -79,7 +81,7 @@ impl Shard {
     pub(super) fn read(&self, max_records: usize, max_bytes: usize) -> Result<Batch, SpoolError> {
         let (from, limit, views) = self.views();
         let batch = Batch { first_position: from, records: Vec::new() };
-        let mut gather = Gather { batch, next: from, bytes: 0, max_records, max_bytes, lost: 0 };
+        let mut gather = Gather { batch, next: from, bytes: 0, max_records, max_bytes, lost: 0, closed: false };
         let mut point = lock(&self.reader);
         for view in &views {
             if !gather.lose_up_to(view.first) || gather.is_full() {
@@ -131,7 +133,11 @@ fn walk(view: &View, point: &mut ReadPoint, gather: &mut Gather) -> io::Result<(
             Frame::Record { position, payload } if position < view.end => {
                 let length = payload.len();
                 if position >= gather.next {
-                    if !gather.lose_up_to(position) || !gather.has_room(length) {
+                    if !gather.lose_up_to(position) {
+                        break;
+                    }
+                    gather.closed = !gather.has_room(length);
+                    if gather.closed {
                         break;
                     }
                     gather.push(window.bytes.get(payload).unwrap_or_default().to_vec());

@@ -108,6 +108,21 @@ fn a_clean_end_is_said_once_by_whoever_ships_it() {
 }
 
 #[test]
+fn a_batch_that_is_full_by_its_bytes_loses_nothing_of_the_segment() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let spool = Spool::open(dir.path(), SpoolOptions { shards: 1, ..options() }).expect("opens");
+    for number in 0..500 {
+        let _ = append(&spool, number).expect("appends");
+    }
+    spool.sync();
+    let mut control = Control::default();
+    for _ in 0..500 {
+        control.ship(&spool, 1, 1000);
+    }
+    assert_eq!((control.lost(), control.opens().len()), (0, 500));
+}
+
+#[test]
 fn an_idle_process_leaves_its_end_and_nothing_else() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let mut control = Control::default();
