@@ -1,6 +1,6 @@
 //! Every quota, in memory: a value, read again when the table has changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clawgate_shared::glob::Glob;
@@ -10,6 +10,10 @@ use super::window::{self, Window};
 use crate::store::quotas::{self, QuotaRow};
 use crate::store::types::{QuotaAction, QuotaMetric, QuotaScope, QuotaWindow};
 use crate::store::{Conn, StoreError};
+
+/// Lowered quotas that are remembered; beyond, nodes are asked for nothing and
+/// what they hold ends with their windows.
+const MAX_LOWERED: usize = 1000;
 
 /// A quota as ingest and leases need it.
 #[derive(Clone, Debug)]
@@ -90,6 +94,9 @@ pub struct Book {
     version: String,
     by_id: HashMap<String, Arc<Quota>>,
     tenants: HashMap<String, TenantBook>,
+    /// Quotas whose limit was lowered while this process ran: what is leased of
+    /// them may be too much.
+    lowered: BTreeSet<String>,
 }
 
 impl Book {
@@ -128,6 +135,22 @@ impl Book {
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Quota> {
         self.by_id.get(id).map(AsRef::as_ref)
+    }
+
+    /// Notes which limits are lower than in the book before; what that one had
+    /// noted stays noted, until there are too many.
+    fn lowered_since(&mut self, before: &Self) {
+        let was = |id: &str| before.by_id.get(id).map_or(0, |quota| quota.limit);
+        self.lowered = before.lowered.iter().filter(|id| self.by_id.contains_key(*id)).cloned().collect();
+        self.lowered.extend(self.by_id.values().filter(|quota| quota.limit < was(&quota.id)).map(|q| q.id.clone()));
+        if self.lowered.len() > MAX_LOWERED {
+            self.lowered.clear();
+        }
+    }
+
+    /// Quotas of which more may be leased than there is.
+    pub fn lowered(&self) -> impl Iterator<Item = &Quota> {
+        self.lowered.iter().filter_map(|id| self.get(id))
     }
 
     /// Those of a tenant; `None`: it has none.
@@ -170,7 +193,9 @@ impl Books {
         }
         let zones = quotas::zones(conn).await?;
         let zones = zones.into_iter().map(|(tenant, zone)| (tenant, window::zone(&zone))).collect();
-        let book = Arc::new(Book::new(version, quotas::all(conn).await?, &zones));
+        let mut book = Book::new(version, quotas::all(conn).await?, &zones);
+        book.lowered_since(&known);
+        let book = Arc::new(book);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&book);
         Ok(book)
     }

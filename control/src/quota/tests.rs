@@ -14,7 +14,7 @@ use crate::store::quotas::{self, QuotaRow};
 use crate::store::types::{
     QuotaAction, QuotaMetric, QuotaMode, QuotaOnExceed, QuotaOnOutage, QuotaScope, QuotaSpec, QuotaWindow,
 };
-use crate::store::{Db, quota_leases, quota_windows, revisions};
+use crate::store::{Db, quota_leases, quota_windows, revisions, tenants};
 
 const SECOND: i64 = 1_000_000;
 /// A day's window holds it.
@@ -76,6 +76,17 @@ impl House {
         quotas::insert(&mut tx, &row).await.expect("inserts");
         tx.commit().await.expect("commits");
         row.id
+    }
+
+    /// What an admin's write does.
+    async fn change(&self, quota_id: &str, change: impl FnOnce(&mut QuotaSpec)) {
+        let mut tx = self.db().begin().await.expect("begins");
+        let rows = quotas::all(&mut tx).await.expect("reads");
+        let mut row = rows.into_iter().find(|row| row.id == quota_id).expect("is there");
+        change(&mut row.spec);
+        assert!(quotas::update(&mut tx, &row).await.expect("writes"));
+        quotas::set_version(&mut tx, &id::new(id::Kind::Quota)).await.expect("says so");
+        tx.commit().await.expect("commits");
     }
 
     async fn tokens(&self, limit: u64) -> String {
@@ -400,6 +411,44 @@ async fn windows_are_named_by_the_control_plane_alone() {
     assert_eq!(node.one(past, after).await.granted, 100, "what is over is not granted from");
     let too_many = vec![ask(&quota, 0, 0, 1, 1); trade::MAX_CLAIMS + 1];
     assert!(matches!(node.trade(&too_many, NOON).await, Err(TradeError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_lowered_limit_calls_leases_back() {
+    let house = House::new().await;
+    let quota = house.tokens(1000).await;
+    let (busy, silent) = (house.node('a'), house.node('b'));
+    assert_eq!(busy.one(ask(&quota, 0, 0, 500, 100), NOON).await.granted, 500);
+    let granted = silent.one(ask(&quota, 0, 0, 500, 100), NOON).await.granted;
+    house.change(&quota, |spec| spec.limit = 400).await;
+    let told = busy.one(ask(&quota, 500, 0, 0, 0), NOON + SECOND).await;
+    assert_eq!((told.limit, told.recall), (400, 100 + granted), "all that is too much, whoever gives it first");
+    let unasked = silent.trade(&[], NOON + SECOND).await.expect("is answered");
+    assert_eq!(unasked.iter().map(|answer| answer.recall).collect::<Vec<_>>(), [(100 + granted).min(500 + granted)]);
+    busy.one(ask(&quota, 500, 500, 0, 0), NOON + 2 * SECOND).await;
+    silent.one(ask(&quota, granted, 0, 0, 0), NOON + 2 * SECOND).await;
+    assert_eq!(house.ledger(&quota).await, (0, granted));
+    let told = silent.one(ask(&quota, granted, 0, 0, 0), NOON + 3 * SECOND).await;
+    assert_eq!(told.recall, 0, "what is left fits");
+}
+
+#[tokio::test]
+async fn a_window_of_the_old_time_zone_is_over_at_once() {
+    let house = House::new().await;
+    let quota = house.tokens(1000).await;
+    let node = house.node('a');
+    let day = node.one(ask(&quota, 0, 0, 100, 10), NOON).await.window;
+    let mut tx = house.db().begin().await.expect("begins");
+    let mut tenant = tenants::get(&mut tx, "ten_1").await.expect("reads").expect("is there");
+    "Asia/Kathmandu".clone_into(&mut tenant.time_zone);
+    assert!(tenants::update(&mut tx, &tenant).await.expect("writes"));
+    quotas::set_version(&mut tx, "moved").await.expect("says so");
+    tx.commit().await.expect("commits");
+    let old = Claim { window_start: day.start, ..ask(&quota, 100, 0, 50, 10) };
+    let answer = node.one(old, NOON + SECOND).await;
+    assert_eq!((answer.window.start, answer.window.end, answer.granted), (day.start, NOON + SECOND, 100));
+    let new = node.one(ask(&quota, 0, 0, 50, 10), NOON + SECOND).await;
+    assert_eq!((new.window.start, new.granted), (day.start - (5 * 3600 + 45 * 60) * SECOND, 50));
 }
 
 #[tokio::test]

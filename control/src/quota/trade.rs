@@ -137,7 +137,7 @@ pub async fn trade(
     }
     let book = quotas.books.now(&mut tx).await?;
     let mut claims: Vec<Claim> = claims.iter().map(Claim::meant).collect();
-    claims.append(&mut recalled(&mut tx, quotas, holder, &claims, now).await?);
+    claims.append(&mut recalled(&mut tx, &book, &quotas.desk, holder, &claims, now).await?);
     let targets: Vec<Option<Target<'_>>> = claims.iter().map(|claim| target(&book, claim, now)).collect();
     let mut desktop = Desktop::default();
     let keys: BTreeSet<WindowKey> = targets.iter().flatten().map(|target| target.key.clone()).collect();
@@ -164,16 +164,23 @@ pub async fn trade(
     Ok(claims.iter().zip(&targets).map(answer).collect())
 }
 
-/// Leases that the node does not name, of windows that others are short of: as
-/// if it had named them, because the answer tells it of them.
+/// Leases that the node does not name, of windows that others are short of or
+/// whose limit was lowered: as if it had named them, because the answer tells
+/// it of them.
 async fn recalled(
     tx: &mut Tx,
-    quotas: &Quotas,
+    book: &Book,
+    desk: &Desk,
     holder: Holder<'_>,
     claims: &[Claim],
     now: i64,
 ) -> Result<Vec<Claim>, StoreError> {
-    let mut keys = quotas.desk.recalls(holder.node_id, MAX_RECALLS, now);
+    let mut keys = desk.recalls(holder.node_id, MAX_RECALLS, now);
+    let lowered =
+        book.lowered().map(|quota| WindowKey { quota_id: quota.id.clone(), start: quota.window_at(now).start });
+    keys.extend(lowered);
+    keys.sort_unstable();
+    keys.dedup();
     keys.retain(|key| !claims.iter().any(|claim| claim.quota_id == key.quota_id));
     let held = leases::get(tx, holder, &keys).await?;
     let claim = |lease: LeaseRow| Claim {
@@ -309,15 +316,23 @@ impl Desktop {
         if !self.written.contains(&target.key) && rest > 0 {
             desk.others(&target.key, holder.node_id, true, now);
         }
+        let limit = target.quota.limit.saturating_add(window.map_or(0, |row| row.extra));
+        let (settled, outstanding) = window.map_or((0, 0), |row| (row.settled, row.outstanding));
+        // Leased before the limit was lowered.
+        let excess = settled.saturating_add(outstanding).saturating_sub(limit).clamp(0, outstanding.max(0));
+        let short = desk.recall(&target.key, holder.node_id, now);
+        let end = window.map_or(target.window.end, |row| row.end);
         Answer {
             quota_id: claim.quota_id.clone(),
-            window: Window { start: target.key.start, end: window.map_or(target.window.end, |row| row.end) },
+            // One that is neither the current nor the next is over, whenever it
+            // was to end: the tenant's time zone was changed.
+            window: Window { start: target.key.start, end: if target.open { end } else { end.min(now) } },
             granted: lease.map_or(0, |lease| lease.granted),
             returned: lease.map_or(0, |lease| lease.returned),
-            limit: target.quota.limit.saturating_add(window.map_or(0, |row| row.extra)),
-            settled: window.map_or(0, |row| row.settled),
-            outstanding: window.map_or(0, |row| row.outstanding),
-            recall: if rest > 0 { desk.recall(&target.key, holder.node_id, now) } else { 0 },
+            limit,
+            settled,
+            outstanding,
+            recall: if rest > 0 { short.max(excess) } else { 0 },
             gone: false,
         }
     }
