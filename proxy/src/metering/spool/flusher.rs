@@ -23,14 +23,13 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Flusher {
-    shards: Arc<[Arc<Shard>]>,
     shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Flusher {
-    pub(super) fn start(shards: Arc<[Arc<Shard>]>, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn start(shards: &Arc<[Arc<Shard>]>, shared: &Arc<Shared>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (on_shards, on_shared, on_stop) = (shards.clone(), shared.clone(), stop.clone());
         let run = move || {
@@ -51,7 +50,7 @@ impl Flusher {
             }
         };
         let thread = thread::Builder::new().name("spool-sync".to_owned()).spawn(run)?;
-        Ok(Self { shards, shared, stop, thread: Some(thread) })
+        Ok(Self { shared: shared.clone(), stop, thread: Some(thread) })
     }
 
     /// After an append. Wakes the thread only when it may be asleep.
@@ -61,10 +60,6 @@ impl Flusher {
         {
             thread.thread().unpark();
         }
-    }
-
-    pub(super) fn sync_now(&self) {
-        sync_all(&self.shards, &self.shared);
     }
 }
 
@@ -80,7 +75,7 @@ impl Drop for Flusher {
     }
 }
 
-fn sync_all(shards: &[Arc<Shard>], shared: &Shared) {
+pub(super) fn sync_all(shards: &[Arc<Shard>], shared: &Shared) {
     // All of them, not only up to the first with something new.
     let news = shards.iter().filter(|shard| shard.sync()).count();
     if news > 0 {

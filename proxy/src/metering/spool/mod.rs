@@ -11,12 +11,16 @@
 //! a position that cannot be read back is delivered as `LostRange`, so damage
 //! is seen and never stops the log. A record is whole or absent: a failed write
 //! leaves nothing behind. Only records that were synced are given out.
-//! Deliberately absent: knowledge of what a record means, and the network.
+//! Deliberately absent: knowledge of what a record means, the network, and any
+//! system call outside `disk`: on a disk in memory the same code is driven call
+//! by call, without a thread, for tests and simulations.
 
+pub mod disk;
 mod epoch;
 mod flusher;
 mod format;
 mod log;
+pub mod memory_disk;
 mod reader;
 mod recover;
 mod shard;
@@ -34,8 +38,9 @@ use prost::Message as _;
 use tokio::sync::Notify;
 
 use super::record::{OpenRecord, SettleRecord};
+use disk::{Clock, Disk, RealClock, RealDisk};
 use epoch::EpochDir;
-use flusher::Flusher;
+use flusher::{Flusher, sync_all};
 pub use format::MAX_RECORD;
 pub use log::{Batch, ShardLog};
 use shard::{Shard, ShardContext};
@@ -133,8 +138,10 @@ pub struct SpoolStats {
 }
 
 /// What all shards of a spool share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
     bytes: AtomicU64,
     lost: AtomicU64,
     sync_failures: AtomicU64,
@@ -142,6 +149,20 @@ struct Shared {
     dirty: AtomicBool,
     /// Rung by the flusher when there is something new to ship.
     synced: Notify,
+}
+
+impl Shared {
+    fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            disk,
+            clock,
+            bytes: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            sync_failures: AtomicU64::new(0),
+            dirty: AtomicBool::new(false),
+            synced: Notify::new(),
+        }
+    }
 }
 
 /// The spool of one process: its own epoch and those it took over.
@@ -154,7 +175,10 @@ pub struct Spool {
     own: Mutex<Option<EpochDir>>,
     epoch: u64,
     adopted: Mutex<Vec<recover::Adopted>>,
-    flusher: Flusher,
+    /// Absent when whoever drives the spool syncs it.
+    flusher: Option<Flusher>,
+    /// Without a flusher shards take turns, whichever threads there are.
+    turn: AtomicUsize,
 }
 
 static NEXT_SLOT: AtomicUsize = AtomicUsize::new(0);
@@ -165,19 +189,38 @@ thread_local! {
 }
 
 impl Spool {
-    /// Begins a new epoch in `dir`. Epochs of dead processes are left for
-    /// [`Spool::adopt`].
+    /// Begins a new epoch in `dir`, and starts the thread that syncs. Epochs of
+    /// dead processes are left for [`Spool::adopt`].
     ///
     /// # Errors
     /// The directory cannot be made, locked or written.
     pub fn open(dir: &Path, options: SpoolOptions) -> Result<Self, SpoolError> {
+        let mut spool = Self::open_on(Arc::new(RealDisk), Arc::new(RealClock::default()), dir, options)?;
+        let flusher = Flusher::start(&spool.shards, &spool.shared).map_err(SpoolError::io("start the flusher"))?;
+        spool.flusher = Some(flusher);
+        Ok(spool)
+    }
+
+    /// The same on any disk and clock, without a thread: nothing is synced, and
+    /// so nothing is given out, before [`Spool::sync`] is called, and exchanges
+    /// go to the shards in turn. With the same calls on the same disk it does
+    /// the same.
+    ///
+    /// # Errors
+    /// As [`Spool::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        dir: &Path,
+        options: SpoolOptions,
+    ) -> Result<Self, SpoolError> {
         let mut options = options;
         options.shards = options.shards.clamp(1, MAX_SHARDS);
         let share = options.limit_bytes / (4 * u64::from(options.shards));
         options.segment_bytes = options.segment_bytes.min(share).max(MIN_SEGMENT);
-        let own = EpochDir::create(dir)?;
+        let shared = Arc::new(Shared::new(disk, clock));
+        let own = EpochDir::create(&shared, dir)?;
         let epoch = own.number();
-        let shared = Arc::new(Shared::default());
         let shards = (0..options.shards)
             .map(|index| {
                 let context = ShardContext {
@@ -190,8 +233,7 @@ impl Spool {
                 Shard::create(context).map(Arc::new)
             })
             .collect::<Result<Arc<[_]>, _>>()?;
-        own.sync()?;
-        let flusher = Flusher::start(shards.clone(), shared.clone()).map_err(SpoolError::io("start the flusher"))?;
+        own.sync(&*shared.disk)?;
         Ok(Self {
             root: dir.to_owned(),
             options,
@@ -200,7 +242,8 @@ impl Spool {
             own: Mutex::new(Some(own)),
             epoch,
             adopted: Mutex::new(Vec::new()),
-            flusher,
+            flusher: None,
+            turn: AtomicUsize::new(0),
         })
     }
 
@@ -220,7 +263,7 @@ impl Spool {
     pub fn append_open(&self, record: &OpenRecord<'_>) -> Result<SpoolTicket, SpoolError> {
         let (index, shard) = self.own_shard();
         shard.append(self.budget_of_opens(), |out| record.encode(out))?;
-        self.flusher.wake();
+        self.wake();
         Ok(SpoolTicket { shard: index })
     }
 
@@ -231,7 +274,7 @@ impl Spool {
     pub fn append_settle(&self, ticket: SpoolTicket, record: &SettleRecord<'_>) -> Result<(), SpoolError> {
         let shard = self.shards.get(ticket.shard as usize).ok_or(SpoolError::Closed)?;
         shard.append(self.options.limit_bytes, |out| record.encode(out))?;
-        self.flusher.wake();
+        self.wake();
         Ok(())
     }
 
@@ -242,7 +285,7 @@ impl Spool {
     pub fn append_refusal(&self, record: &SettleRecord<'_>) -> Result<(), SpoolError> {
         let (_, shard) = self.own_shard();
         shard.append(self.budget_of_opens(), |out| record.encode(out))?;
-        self.flusher.wake();
+        self.wake();
         Ok(())
     }
 
@@ -295,7 +338,7 @@ impl Spool {
         if self.shards.iter().all(|shard| shard.is_closed_and_acked())
             && let Some(dir) = own.as_ref()
         {
-            dir.remove()?;
+            dir.remove(&*self.shared.disk)?;
             self.shards.iter().for_each(|shard| shard.forget());
             *own = None;
         }
@@ -321,7 +364,7 @@ impl Spool {
 
     /// Syncs what was appended so far. Blocks on the disk.
     pub fn sync(&self) {
-        self.flusher.sync_now();
+        sync_all(&self.shards, &self.shared);
     }
 
     /// The state now.
@@ -350,12 +393,22 @@ impl Spool {
         limit - (limit / 8).min(MAX_RESERVE)
     }
 
+    fn wake(&self) {
+        if let Some(flusher) = &self.flusher {
+            flusher.wake();
+        }
+    }
+
     fn own_shard(&self) -> (u32, &Shard) {
-        let slot = SLOT.get().unwrap_or_else(|| {
-            let slot = NEXT_SLOT.fetch_add(1, Ordering::Relaxed);
-            SLOT.set(Some(slot));
-            slot
-        });
+        let slot = if self.flusher.is_none() {
+            self.turn.fetch_add(1, Ordering::Relaxed)
+        } else {
+            SLOT.get().unwrap_or_else(|| {
+                let slot = NEXT_SLOT.fetch_add(1, Ordering::Relaxed);
+                SLOT.set(Some(slot));
+                slot
+            })
+        };
         let index = slot % self.shards.len();
         (u32::try_from(index).unwrap_or(0), &self.shards[index])
     }

@@ -2,15 +2,14 @@
 //! cannot be read becomes one `LostRange` record per position, so that what is
 //! shipped stays gap-free.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clawgate_shared::proto::node::{LostRange, UsageRecord, usage_record};
 use prost::Message as _;
 
+use super::disk::DiskFile;
 use super::format::{FRAME_HEADER, Frame, MAX_RECORD, SEGMENT_HEADER, frame_at, resync};
 use super::log::Batch;
 use super::shard::Shard;
@@ -33,7 +32,7 @@ struct View {
     first: u64,
     /// Positions below this belong to it.
     end: u64,
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     len: u64,
 }
 
@@ -181,25 +180,10 @@ impl Window<'_> {
         self.base = offset;
         // Two frames' worth, so that small records do not each cost a read.
         self.bytes.resize(want.max((2 * WINDOW).min(rest)), 0);
-        let filled = read_from(&self.view.file, &mut self.bytes, offset)?;
+        let filled = self.view.file.read_from(&mut self.bytes, offset)?;
         self.bytes.truncate(filled);
         Ok(0)
     }
-}
-
-/// Fills `bytes` from `offset` on as far as the file goes. A file that somebody
-/// cut is no error: what is missing counts as damaged.
-pub(super) fn read_from(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(free) = bytes.get_mut(filled..).filter(|free| !free.is_empty()) {
-        match file.read_at(free, offset + filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 fn lost_record() -> Vec<u8> {

@@ -6,8 +6,7 @@
 //! are shipped. Then the shard is ended, `abandoned` unless its writer ended it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,11 +15,11 @@ use std::time::Duration;
 use clawgate_shared::proto::node::{UsageRecord, usage_record};
 use prost::Message as _;
 
+use super::disk::{Disk, DiskFile, OpenMode};
 use super::epoch::EpochDir;
 use super::format::{Frame, Header, HeaderError, SEGMENT_HEADER, frame_at, resync};
 use super::log::ShardLog;
-use super::reader::read_from;
-use super::shard::{Restored, Segment, Shard, ShardContext, decode_cursor};
+use super::shard::{CURSOR, Restored, Segment, Shard, ShardContext, decode_cursor};
 use super::{Shared, SpoolError, SpoolOptions, count, end_record};
 
 /// An end record is a few bytes; nothing longer is decoded to look for one.
@@ -31,6 +30,7 @@ const MAX_END: usize = 16;
 pub(super) struct Adopted {
     dir: EpochDir,
     shards: Vec<Arc<Shard>>,
+    shared: Arc<Shared>,
 }
 
 impl Adopted {
@@ -48,7 +48,7 @@ impl Adopted {
         if !self.shards().all(Shard::is_closed_and_acked) {
             return Ok(false);
         }
-        self.dir.remove()?;
+        self.dir.remove(&*self.shared.disk)?;
         self.shards().for_each(Shard::forget);
         Ok(true)
     }
@@ -60,7 +60,7 @@ pub(super) fn adopt_all(
     options: &SpoolOptions,
     shared: &Arc<Shared>,
 ) -> (Vec<Adopted>, Result<(), SpoolError>) {
-    let numbers = match EpochDir::list(root) {
+    let numbers = match EpochDir::list(&*shared.disk, root) {
         Ok(numbers) => numbers,
         Err(error) => return (Vec::new(), Err(error)),
     };
@@ -81,13 +81,13 @@ fn adopt(
     options: &SpoolOptions,
     shared: &Arc<Shared>,
 ) -> Result<Option<Adopted>, SpoolError> {
-    let Some(dir) = EpochDir::take(root, number)? else { return Ok(None) };
+    let Some(dir) = EpochDir::take(&*shared.disk, root, number)? else { return Ok(None) };
     let mut shards = Vec::new();
     if let Err(error) = take_shards(&dir, options, shared, &mut shards) {
         shards.iter().for_each(|shard: &Arc<Shard>| shard.forget());
         return Err(error);
     }
-    let adopted = Adopted { dir, shards };
+    let adopted = Adopted { dir, shards, shared: shared.clone() };
     let records: u64 = adopted.shards().map(|shard| shard.backlog().0).sum();
     tracing::info!(epoch = number, records, "took over a usage epoch");
     Ok(Some(adopted))
@@ -99,7 +99,7 @@ fn take_shards(
     shared: &Arc<Shared>,
     shards: &mut Vec<Arc<Shard>>,
 ) -> Result<(), SpoolError> {
-    let found = list_segments(dir.path()).map_err(SpoolError::io("list an epoch's files"))?;
+    let found = list_segments(&*shared.disk, dir.path()).map_err(SpoolError::io("list an epoch's files"))?;
     let count = u32::try_from(found.len()).unwrap_or(u32::MAX);
     for (index, files) in found {
         let context = ShardContext {
@@ -118,15 +118,13 @@ fn take_shards(
 }
 
 /// Segment files by shard, in order of position.
-fn list_segments(dir: &Path) -> io::Result<BTreeMap<u32, BTreeMap<u64, PathBuf>>> {
+fn list_segments(disk: &dyn Disk, dir: &Path) -> io::Result<BTreeMap<u32, BTreeMap<u64, PathBuf>>> {
     let mut shards: BTreeMap<u32, BTreeMap<u64, PathBuf>> = BTreeMap::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let parts = name.to_str().and_then(|name| name.strip_suffix(".seg")).and_then(|name| name.split_once('-'));
+    for name in disk.list(dir)? {
+        let parts = name.strip_suffix(".seg").and_then(|name| name.split_once('-'));
         let Some((shard, first)) = parts else { continue };
         if let (Ok(shard), Ok(first)) = (shard.parse(), first.parse()) {
-            shards.entry(shard).or_default().insert(first, entry.path());
+            shards.entry(shard).or_default().insert(first, dir.join(&name));
         }
     }
     Ok(shards)
@@ -146,7 +144,7 @@ fn restore(context: ShardContext, files: BTreeMap<u64, PathBuf>) -> Result<Shard
         None => Tail { next: 0, ended: false },
     };
     // A cursor that cannot be read costs a repetition, no record.
-    let acked = fs::read(context.cursor_path()).ok().and_then(|bytes| decode_cursor(&bytes)).unwrap_or(first);
+    let acked = read_cursor(&context).unwrap_or(first);
     let bytes = segments.iter().map(|segment| segment.len).sum();
     let next = tail.next.max(acked);
     let shared = context.shared.clone();
@@ -155,18 +153,26 @@ fn restore(context: ShardContext, files: BTreeMap<u64, PathBuf>) -> Result<Shard
     Ok(shard)
 }
 
+/// `None` when there is none that can be read.
+fn read_cursor(context: &ShardContext) -> Option<u64> {
+    let file = context.shared.disk.open(&context.cursor_path(), OpenMode::Existing).ok()?;
+    let mut bytes = [0; CURSOR];
+    let filled = file.read_from(&mut bytes, 0).ok()?;
+    decode_cursor(bytes.get(..filled)?)
+}
+
 /// The segment and the time since it was written.
 fn open_segment(context: &ShardContext, first_position: u64, path: PathBuf) -> Result<(Segment, Duration), SpoolError> {
-    let open = || -> io::Result<(File, fs::Metadata, Vec<u8>)> {
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let meta = file.metadata()?;
-        let mut head = Vec::with_capacity(SEGMENT_HEADER);
-        (&file).take(SEGMENT_HEADER as u64).read_to_end(&mut head)?;
-        Ok((file, meta, head))
+    let open = || -> io::Result<(Arc<dyn DiskFile>, u64, i64)> {
+        let file = context.shared.disk.open(&path, OpenMode::Existing)?;
+        let (length, modified) = (file.length()?, file.modified()?);
+        Ok((file, length, modified))
     };
-    let (file, meta, head) = open().map_err(SpoolError::io("open a segment"))?;
+    let (file, len, modified) = open().map_err(SpoolError::io("open a segment"))?;
+    let mut head = [0; SEGMENT_HEADER];
+    let filled = file.read_from(&mut head, 0).map_err(SpoolError::io("read a segment"))?;
     let (epoch, shard) = (context.epoch, context.index);
-    match Header::decode(&head) {
+    match Header::decode(head.get(..filled).unwrap_or_default()) {
         Ok(header) if header == (Header { shard, epoch, first_position }) => {}
         // The name says the same as the header, and every frame has its
         // checksum: a damaged header costs nothing.
@@ -175,8 +181,8 @@ fn open_segment(context: &ShardContext, first_position: u64, path: PathBuf) -> R
         }
         Err(HeaderError::Newer(version)) => return Err(SpoolError::NewerFormat { epoch, version }),
     }
-    let age = meta.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
-    Ok((Segment { first_position, path, file: Arc::new(file), len: meta.len() }, age))
+    let micros = u64::try_from(context.shared.clock.unix_micros().saturating_sub(modified)).unwrap_or(0);
+    Ok((Segment { first_position, path, file, len }, Duration::from_micros(micros)))
 }
 
 struct Tail {
@@ -187,7 +193,7 @@ struct Tail {
 /// Finds the last whole record and cuts off what is behind it.
 fn find_end(segment: &mut Segment) -> io::Result<Tail> {
     let mut bytes = vec![0; usize::try_from(segment.len).unwrap_or(usize::MAX)];
-    let filled = read_from(&segment.file, &mut bytes, 0)?;
+    let filled = segment.file.read_from(&mut bytes, 0)?;
     bytes.truncate(filled);
     let mut tail = Tail { next: segment.first_position, ended: false };
     let (mut at, mut end) = (SEGMENT_HEADER, SEGMENT_HEADER);

@@ -2,15 +2,13 @@
 //! them.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::epoch::sync_dir;
+use super::disk::{DiskFile, OpenMode};
 use super::format::{FRAME_HEADER, Header, SEGMENT_HEADER, finish_frame};
 use super::reader::ReadPoint;
 use super::{Shared, SpoolError, lock};
@@ -19,6 +17,8 @@ use super::{Shared, SpoolError, lock};
 const MARK_EVERY: Duration = Duration::from_millis(50);
 /// Age marks per shard; when there are more, every other one goes.
 const MAX_MARKS: usize = 64;
+/// Bytes of a cursor file.
+pub(super) const CURSOR: usize = 12;
 
 /// Where a shard is and what it shares with others.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl ShardContext {
 pub(super) struct Segment {
     pub(super) first_position: u64,
     pub(super) path: PathBuf,
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<dyn DiskFile>,
     /// Bytes of header and whole frames; what is behind them does not count.
     pub(super) len: u64,
 }
@@ -54,13 +54,14 @@ impl Segment {
     fn create(context: &ShardContext, first_position: u64) -> io::Result<Self> {
         let path = context.segment_path(first_position);
         let header = Header { shard: context.index, epoch: context.epoch, first_position };
-        let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&path)?;
+        let disk = &context.shared.disk;
+        let file = disk.open(&path, OpenMode::Empty)?;
         if let Err(error) = file.write_all_at(&header.encode(), 0) {
-            let _ = fs::remove_file(&path);
+            let _ = disk.remove_file(&path);
             return Err(error);
         }
         context.shared.bytes.fetch_add(SEGMENT_HEADER as u64, Ordering::Relaxed);
-        Ok(Self { first_position, path, file: Arc::new(file), len: SEGMENT_HEADER as u64 })
+        Ok(Self { first_position, path, file, len: SEGMENT_HEADER as u64 })
     }
 
     fn has_records(&self) -> bool {
@@ -84,7 +85,7 @@ pub(super) struct Shard {
     pub(super) context: ShardContext,
     pub(super) state: Mutex<State>,
     pub(super) reader: Mutex<ReadPoint>,
-    cursor: File,
+    cursor: Arc<dyn DiskFile>,
     /// Serialises syncs, so that `readable` never passes a file still unsynced.
     syncing: Mutex<()>,
 }
@@ -104,12 +105,9 @@ pub(super) struct State {
     frame: Vec<u8>,
     dirty: bool,
     /// Files that were rolled over and not synced yet.
-    unsynced: Vec<Arc<File>>,
-    /// (position, when it was appended), for the age of the backlog.
-    marks: VecDeque<(u64, Instant)>,
-    /// Tests make the next write fail after so many bytes.
-    #[cfg(test)]
-    pub(super) fail_after: Option<usize>,
+    unsynced: Vec<Arc<dyn DiskFile>>,
+    /// (position, when it was appended by the clock), for the age of the backlog.
+    marks: VecDeque<(u64, Duration)>,
 }
 
 impl Shard {
@@ -122,17 +120,11 @@ impl Shard {
 
     /// A shard of a process that is gone.
     pub(super) fn restore(context: ShardContext, found: Restored) -> Result<Self, SpoolError> {
-        let cursor = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(context.cursor_path())
-            .map_err(SpoolError::io("open a cursor"))?;
+        let cursor = context.shared.disk.open(&context.cursor_path(), OpenMode::OrNew);
+        let cursor = cursor.map_err(SpoolError::io("open a cursor"))?;
         let mut marks = VecDeque::with_capacity(MAX_MARKS + 1);
         if found.acked < found.next {
-            let now = Instant::now();
-            marks.push_back((found.acked, now.checked_sub(found.age).unwrap_or(now)));
+            marks.push_back((found.acked, context.shared.clock.monotonic().saturating_sub(found.age)));
         }
         let state = State {
             segments: found.segments,
@@ -145,8 +137,6 @@ impl Shard {
             dirty: false,
             unsynced: Vec::new(),
             marks,
-            #[cfg(test)]
-            fail_after: None,
         };
         let reader = Mutex::new(ReadPoint::default());
         Ok(Self { context, state: Mutex::new(state), reader, cursor, syncing: Mutex::new(()) })
@@ -179,7 +169,7 @@ impl Shard {
             files.extend(state.segments.back().map(|segment| segment.file.clone()));
             (files, state.next)
         };
-        let names = if files.len() > 1 { sync_dir(&self.context.dir) } else { Ok(()) };
+        let names = if files.len() > 1 { self.context.shared.disk.sync_dir(&self.context.dir) } else { Ok(()) };
         let synced = files.iter().map(|file| file.sync_data()).fold(names, Result::and);
         if let Err(error) = synced {
             // The pages are still readable, and shipping them is the best that
@@ -218,7 +208,7 @@ impl Shard {
         }
         for segment in gone {
             self.context.shared.bytes.fetch_sub(segment.len, Ordering::Relaxed);
-            if let Err(error) = fs::remove_file(&segment.path) {
+            if let Err(error) = self.context.shared.disk.remove_file(&segment.path) {
                 tracing::warn!(%error, "an acknowledged usage segment was not removed");
             }
         }
@@ -256,7 +246,8 @@ impl Shard {
     pub(super) fn backlog(&self) -> (u64, Duration) {
         let state = lock(&self.state);
         let records = state.next.saturating_sub(state.acked);
-        let age = state.marks.front().map_or(Duration::ZERO, |(_, at)| at.elapsed());
+        let now = self.context.shared.clock.monotonic();
+        let age = state.marks.front().map_or(Duration::ZERO, |(_, at)| now.saturating_sub(*at));
         (records, if records == 0 { Duration::ZERO } else { age })
     }
 
@@ -309,14 +300,8 @@ impl State {
             // The old file takes the record as well as a new one would.
             tracing::warn!(%error, "no new usage segment");
         }
-        #[cfg(test)]
-        let fault = self.fail_after.take();
         let tail = self.segments.back_mut().ok_or(SpoolError::Closed)?;
-        #[cfg(test)]
-        let wrote = test_write(&tail.file, frame, tail.len, fault);
-        #[cfg(not(test))]
-        let wrote = tail.file.write_all_at(frame, tail.len);
-        if let Err(error) = wrote {
+        if let Err(error) = tail.file.write_all_at(frame, tail.len) {
             // Part of the frame may be there. The next one goes over it.
             if let Err(error) = tail.file.set_len(tail.len) {
                 tracing::warn!(%error, "half a usage record was not cut off");
@@ -327,7 +312,7 @@ impl State {
         context.shared.bytes.fetch_add(length, Ordering::Relaxed);
         self.next += 1;
         self.dirty = true;
-        self.mark(position);
+        self.mark(position, context.shared.clock.monotonic());
         Ok(())
     }
 
@@ -355,9 +340,8 @@ impl State {
         gone
     }
 
-    fn mark(&mut self, position: u64) {
-        let now = Instant::now();
-        if self.marks.back().is_some_and(|(_, last)| now.duration_since(*last) < MARK_EVERY) {
+    fn mark(&mut self, position: u64, now: Duration) {
+        if self.marks.back().is_some_and(|(_, last)| now.saturating_sub(*last) < MARK_EVERY) {
             return;
         }
         if self.marks.len() >= MAX_MARKS {
@@ -380,8 +364,8 @@ impl State {
     }
 }
 
-fn encode_cursor(position: u64) -> [u8; 12] {
-    let mut out = [0; 12];
+fn encode_cursor(position: u64) -> [u8; CURSOR] {
+    let mut out = [0; CURSOR];
     out[..8].copy_from_slice(&position.to_le_bytes());
     let sum = crc32fast::hash(&out[..8]);
     out[8..].copy_from_slice(&sum.to_le_bytes());
@@ -396,11 +380,4 @@ pub(super) fn decode_cursor(bytes: &[u8]) -> Option<u64> {
         return None;
     }
     position.try_into().ok().map(u64::from_le_bytes)
-}
-
-#[cfg(test)]
-fn test_write(file: &File, frame: &[u8], at: u64, fault: Option<usize>) -> io::Result<()> {
-    let Some(written) = fault else { return file.write_all_at(frame, at) };
-    file.write_all_at(&frame[..written.min(frame.len())], at)?;
-    Err(io::Error::from(io::ErrorKind::StorageFull))
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clawgate_shared::proto::node::{UsageRecord, usage_record::Kind};
 use prost::Message as _;
 
+use super::memory_disk::{DiskError, MemoryDisk};
 use super::*;
 use crate::metering::record::{OpenRecord, SettleRecord};
 
@@ -81,6 +82,11 @@ fn options() -> SpoolOptions {
     SpoolOptions { shards: 2, limit_bytes: 64 << 20, segment_bytes: 4096 }
 }
 
+fn on_memory(disk: &MemoryDisk, shards: u32) -> Result<Spool, SpoolError> {
+    let disk = Arc::new(disk.clone());
+    Spool::open_on(disk.clone(), disk, Path::new("/spool"), SpoolOptions { shards, ..options() })
+}
+
 fn append(spool: &Spool, number: usize) -> Result<SpoolTicket, SpoolError> {
     let id = exchange(number);
     // Lengths differ, so that cuts and flips fall on all kinds of bytes.
@@ -112,5 +118,5 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn epochs(dir: &Path) -> usize {
-    EpochDir::list(dir).expect("lists").len()
+    EpochDir::list(&RealDisk, dir).expect("lists").len()
 }

@@ -164,18 +164,17 @@ fn a_full_spool_refuses_opens_and_still_settles_and_recovers() {
 #[test]
 fn a_failing_disk_costs_the_record_and_nothing_else() {
     for written in [0, 1, 15, 16, 20, 10_000] {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let one = SpoolOptions { shards: 1, ..options() };
-        let spool = Spool::open(dir.path(), one.clone()).expect("opens");
+        let disk = MemoryDisk::new(1);
+        let spool = on_memory(&disk, 1).expect("opens");
         let _ = append(&spool, 1).expect("appends");
-        lock(&spool.shards[0].state).fail_after = Some(written);
+        disk.tear_next_write(written, DiskError::NoSpace);
         assert!(matches!(append(&spool, 2), Err(SpoolError::Io { .. })));
         let _ = append(&spool, 3).expect("appends again");
-        lock(&spool.shards[0].state).fail_after = Some(written);
+        disk.tear_next_write(written, DiskError::Io);
         assert!(append(&spool, 4).is_err());
         spool.sync();
         drop(spool);
-        let next = Spool::open(dir.path(), one).expect("opens");
+        let next = on_memory(&disk, 1).expect("opens");
         next.adopt().expect("takes over");
         let mut control = Control::default();
         control.drain(&next);
