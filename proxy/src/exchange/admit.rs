@@ -211,12 +211,9 @@ pub async fn admit(services: &Services, rules: &[Arc<QuotaRule>], weight: &Weigh
         // Weighing has found a price for every rule about money.
         let bound = weight.bound_for(rule);
         let Some(amount) = bound.amount(rule.metric, weight.price.as_deref()) else { continue };
-        let now = clock::boot_micros();
-        let held = match rule.slice.hold(amount, now) {
-            Some(held) => Some(held),
-            None => wait(services, rule, weight, amount, deadline).await?,
-        };
-        if let Some(held) = held {
+        if !permit.take(rule, amount, clock::boot_micros())
+            && let Some(held) = wait(services, rule, weight, amount, deadline).await?
+        {
             permit.add(rule.clone(), held);
         }
     }

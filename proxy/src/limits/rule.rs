@@ -73,27 +73,29 @@ impl Outage {
     }
 }
 
-/// One quota that applies to a bot or a provider key.
+/// One quota that applies to a bot or a provider key. In the order in which a
+/// request touches it.
 #[derive(Debug)]
+#[repr(C)]
 pub struct QuotaRule {
     /// What is left of it here; the same value over all snapshots.
     pub slice: Arc<Slice>,
-    /// `bot | project | tenant | provider_key`, for messages.
-    pub scope: Box<str>,
-    /// Its calendar window, for messages.
-    pub window: Box<str>,
     /// What is counted.
     pub metric: Metric,
-    /// Without grants.
-    pub limit: u64,
-    /// Which models it is about; `None`: all.
-    pub models: Option<Glob>,
     /// The strict bound is held; else what such requests usually take.
     pub strict: bool,
     /// An answer that goes beyond what is left is cut off.
     pub cut: bool,
     /// See [`Outage`].
     pub outage: Outage,
+    /// Which models it is about; `None`: all.
+    pub models: Option<Glob>,
+    /// Without grants.
+    pub limit: u64,
+    /// `bot | project | tenant | provider_key`, for messages.
+    pub scope: Box<str>,
+    /// Its calendar window, for messages.
+    pub window: Box<str>,
 }
 
 impl QuotaRule {

@@ -21,22 +21,24 @@ const STOCK_SECONDS: u64 = 2;
 /// The same in requests of the last one's size.
 const STOCK_REQUESTS: u64 = 4;
 
-/// One quota on this node.
+/// One quota on this node. In the order in which a request touches it: with many
+/// bots each line of it is a trip to memory.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Slice {
-    id: Arc<str>,
     current: ArcSwapOption<Window>,
-    others: Mutex<Others>,
-    /// Of those that wait.
-    wanted: AtomicU64,
-    /// The smallest amount that was not to be had since the last claim.
-    least: AtomicU64,
-    /// All that was ever held.
-    taken: AtomicU64,
     /// The last amount held or asked for, and when.
     typical: AtomicU64,
     touched: AtomicI64,
+    /// All that was ever held.
+    taken: AtomicU64,
+    /// Of those that wait.
+    wanted: AtomicU64,
+    id: Arc<str>,
     gone: AtomicBool,
+    /// The smallest amount that was not to be had since the last claim.
+    least: AtomicU64,
+    others: Mutex<Others>,
     /// Let through in this outage.
     allowed: AtomicU64,
     changed: Notify,

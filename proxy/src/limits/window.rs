@@ -25,16 +25,17 @@ impl Standing {
 
 /// The slice of one window. Amounts are in the quota's unit; times are
 /// microseconds of the boot clock, so that a wall clock that jumps opens no
-/// window early.
+/// window early. In the order in which a request touches it.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Window {
-    start_micros: i64,
     ends: AtomicI64,
     usable_until: AtomicI64,
     /// Granted − returned − used − held. Below zero after a vendor billed more
     /// than was held.
     free: AtomicI64,
     used: AtomicU64,
+    start_micros: i64,
     granted: AtomicU64,
     returned: AtomicU64,
     limit: AtomicU64,

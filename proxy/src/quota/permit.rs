@@ -70,6 +70,17 @@ impl Permit {
         self.entries.push(Entry { rule, held });
     }
 
+    /// Holds `amount` under a rule, if its slice has so much now.
+    #[must_use]
+    pub fn take(&mut self, rule: &Arc<QuotaRule>, amount: u64, now: i64) -> bool {
+        let held = rule.slice.hold(amount, now);
+        let took = held.is_some();
+        if let Some(held) = held {
+            self.add(rule.clone(), held);
+        }
+        took
+    }
+
     /// A vendor may have seen the request: it counts from here on.
     pub const fn sent(&mut self) {
         self.sent = true;

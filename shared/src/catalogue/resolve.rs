@@ -110,7 +110,7 @@ pub fn resolve<'a>(vendor: &'a Vendor, method: &str, rest: &'a str) -> Result<Re
         Some((root, remaining)) => (Some(root), remaining),
         None => (None, below),
     };
-    let segments = safe_segments(remaining)?;
+    let segments = if root.is_some() { safe_segments(remaining)? } else { all };
     let (route, model) = pick(vendor, method, &segments)?;
     let model = model.map(str::to_owned);
     Ok(Resolved { root, route, model, vendor_dialect: vendor.dialect, lead, remaining })

@@ -224,6 +224,14 @@ pub(super) enum Match<'s> {
 
 /// Compares a pattern with decoded, non-empty segments.
 pub(super) fn matches<'s>(pattern: &str, segments: &'s [Cow<'_, str>]) -> Match<'s> {
+    // Every pattern is asked for every request: most are ruled out by a byte.
+    let first = |text: &str| text.bytes().next();
+    if let (Some(wants), Some(segment)) = (first(pattern), segments.first())
+        && !matches!(wants, b'*' | b'{' | b'/')
+        && first(segment) != Some(wants)
+    {
+        return Match::No;
+    }
     let mut rest = segments;
     let mut model = None;
     for part in pattern.split('/').filter(|part| !part.is_empty()) {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clawgate_shared::clock;
 
+use super::mapped::MappedFile;
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -23,6 +25,9 @@ pub enum OpenMode {
     OrNew,
     /// Empty, whatever was there.
     Empty,
+    /// The same; it is going to be written from front to back in small pieces.
+    /// Behind them it may be filled with zeros.
+    Log,
 }
 
 /// Directories and names. Errors are those of the system calls behind them.
@@ -195,7 +200,8 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(open_file(path, mode)?))
+        let file = open_file(path, mode)?;
+        Ok(if mode == OpenMode::Log { Arc::new(MappedFile::new(file)) } else { Arc::new(file) })
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -233,7 +239,7 @@ impl Disk for RealDisk {
 }
 
 fn open_file(path: &Path, mode: OpenMode) -> io::Result<File> {
-    let (create, truncate) = (mode != OpenMode::Existing, mode == OpenMode::Empty);
+    let (create, truncate) = (mode != OpenMode::Existing, matches!(mode, OpenMode::Empty | OpenMode::Log));
     OpenOptions::new().read(true).write(true).create(create).truncate(truncate).mode(0o600).open(path)
 }
 

@@ -20,6 +20,7 @@ mod epoch;
 mod flusher;
 mod format;
 mod log;
+mod mapped;
 pub mod memory_disk;
 mod reader;
 mod recover;
@@ -50,8 +51,10 @@ use shard::{Shard, ShardContext};
 pub struct SpoolOptions {
     /// Logs that are appended to side by side; a few threads share one well.
     pub shards: u32,
-    /// Bytes on disk over all epochs. Opens and refusals are refused a little
-    /// earlier, so that exchanges that have begun can still settle.
+    /// Bytes of records on disk over all epochs, without the quarter of a
+    /// megabyte that each shard may have in reserve. Opens and refusals are
+    /// refused a little earlier, so that exchanges that have begun can still
+    /// settle.
     pub limit_bytes: u64,
     /// A new file is begun after so many bytes.
     pub segment_bytes: u64,

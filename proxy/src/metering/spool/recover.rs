@@ -17,7 +17,7 @@ use prost::Message as _;
 
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::epoch::EpochDir;
-use super::format::{Frame, Header, HeaderError, SEGMENT_HEADER, frame_at, resync};
+use super::format::{FRAME_HEADER, Frame, Header, HeaderError, SEGMENT_HEADER, frame_at, resync};
 use super::log::ShardLog;
 use super::shard::{CURSOR, Restored, Segment, Shard, ShardContext, decode_cursor};
 use super::{Shared, SpoolError, SpoolOptions, count, end_record};
@@ -214,8 +214,9 @@ fn find_end(segment: &mut Segment) -> io::Result<Tail> {
         }
     }
     let rest = bytes.get(end..).unwrap_or_default();
-    // All of a record, but altered: not a write that was cut short.
-    let altered = frame_at(&bytes, end) == Frame::Bad && rest.iter().any(|byte| *byte != 0);
+    // All of a record, but altered: not a write that was cut short, of which the
+    // header comes last.
+    let altered = frame_at(&bytes, end) == Frame::Bad && rest.iter().take(FRAME_HEADER).any(|byte| *byte != 0);
     if altered {
         tail.next += 1;
         tail.ended = false;

@@ -55,7 +55,7 @@ impl Segment {
         let path = context.segment_path(first_position);
         let header = Header { shard: context.index, epoch: context.epoch, first_position };
         let disk = &context.shared.disk;
-        let file = disk.open(&path, OpenMode::Empty)?;
+        let file = disk.open(&path, OpenMode::Log)?;
         if let Err(error) = file.write_all_at(&header.encode(), 0) {
             let _ = disk.remove_file(&path);
             return Err(error);
@@ -322,8 +322,12 @@ impl State {
             if !tail.has_records() && tail.first_position == self.next {
                 return Ok(());
             }
-            let file = tail.file.clone();
+            let (file, len) = (tail.file.clone(), tail.len);
             self.segments.push_back(Segment::create(context, self.next)?);
+            if let Err(error) = file.set_len(len) {
+                // Zeros are no records.
+                tracing::debug!(%error, "what was reserved for a usage segment stays reserved");
+            }
             self.unsynced.push(file);
         } else {
             self.segments.push_back(Segment::create(context, self.next)?);

@@ -155,7 +155,7 @@ impl DiskFile for Handle {
 
 /// An empty file, or the same one emptied.
 pub(super) fn opened(file: &Arc<Mutex<Data>>, mode: OpenMode) -> Arc<Mutex<Data>> {
-    if mode == OpenMode::Empty {
+    if matches!(mode, OpenMode::Empty | OpenMode::Log) {
         lock(file).truncate();
     }
     file.clone()

@@ -25,7 +25,8 @@ fn records_arrive_once_and_files_go() {
     assert_eq!((stats.records, stats.oldest_millis, stats.lost), (0, 0, 0));
     assert!(segments(dir.path()).len() <= 2, "acknowledged segments are removed");
     let on_disk: u64 = segments(dir.path()).iter().map(|path| fs::metadata(path).expect("metadata").len()).sum();
-    assert_eq!(stats.bytes, on_disk);
+    let reserved = on_disk.checked_sub(stats.bytes).expect("what counts is there");
+    assert!(reserved <= 2 * (256 << 10), "only the last file of each shard has space in reserve: {reserved}");
 }
 
 #[test]
