@@ -1,5 +1,7 @@
 //! Token usage in one normal form, whatever the vendor called it.
 
+use crate::pricing::ServiceTier;
+
 /// What one exchange used. `None` means the vendor did not say; an explicit
 /// zero stays `Some(0)`. All counts are tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +20,22 @@ pub struct Usage {
     pub total: Option<u64>,
     /// The model as served.
     pub model: Option<String>,
+    /// What else decides the price.
+    pub billing: Billing,
+}
+
+/// What a vendor says beside the counts that a price may depend on. Parts as in
+/// [`Usage`]: contained in their whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Billing {
+    /// How it was served; standard when the vendor did not say.
+    pub tier: ServiceTier,
+    /// The part of `cache_write` that is kept for an hour.
+    pub cache_write_1h: Option<u64>,
+    /// The part of `input` that is audio.
+    pub input_audio: Option<u64>,
+    /// The part of `output` that is audio.
+    pub output_audio: Option<u64>,
 }
 
 impl Usage {

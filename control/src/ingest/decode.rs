@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use clawgate_shared::id;
+use clawgate_shared::pricing::ServiceTier;
 use clawgate_shared::proto::node::{self as wire, Attempt, Open, Settle, UsageRecord, usage_record::Kind};
-use clawgate_shared::usage::Usage;
+use clawgate_shared::usage::{Billing, Usage};
 use prost::Message as _;
 use serde::Serialize;
 
@@ -129,6 +130,12 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
         tried,
         duration_micros: count(settle.duration_micros),
         ttft_micros: settle.ttft_micros.map(count),
+        billing: Billing {
+            tier: ServiceTier::parse(&settle.service_tier).unwrap_or_default(),
+            cache_write_1h: settle.cache_write_1h_tokens,
+            input_audio: settle.input_audio_tokens,
+            output_audio: settle.output_audio_tokens,
+        },
         cost_micros: None,
         price_ref: String::new(),
         indeterminate: settle.outcome == INDETERMINATE,

@@ -77,9 +77,12 @@ impl Table {
             }
             let names = known.get(&key).map(Vec::as_slice).unwrap_or_default();
             let Some((_, entry)) = self.find(&open.tenant_id, &open.vendor, names, open.created_at) else { continue };
-            event.cost_micros = cost(&spent, &entry.price, ServiceTier::Standard);
+            event.cost_micros = cost(&spent, &entry.price, event.billing.tier);
             if event.cost_micros.is_some() {
-                event.price_ref = entry.reference.to_string();
+                event.price_ref = match event.billing.tier {
+                    ServiceTier::Standard => entry.reference.to_string(),
+                    tier => format!("{}#{}", entry.reference, tier.as_str()),
+                };
             }
         }
     }
@@ -93,6 +96,7 @@ fn usage(event: &EventRow) -> Usage {
         cache_write: count(event.cache_write_tokens),
         output: count(event.output_tokens),
         reasoning: count(event.reasoning_tokens),
+        billing: event.billing,
         ..Usage::default()
     }
 }
@@ -100,6 +104,7 @@ fn usage(event: &EventRow) -> Usage {
 #[cfg(test)]
 mod tests {
     use clawgate_shared::pricing::Price;
+    use clawgate_shared::usage::Billing;
     use serde_json::json;
 
     use super::*;
@@ -159,6 +164,44 @@ mod tests {
         let seen = table.in_effect("ten_1", 500);
         assert_eq!(seen.get(&("openai", "gpt-4o")).map(|(source, _)| *source), Some(Source::Tenant));
         assert!(seen.len() > 150, "{}", seen.len());
+    }
+
+    #[test]
+    fn how_it_was_served_decides_the_price() {
+        let bands = json!([
+            {"input": "1", "cache_write": "2", "cache_write_1h": "4", "output": "8", "input_audio": "16"},
+            {"tier": "priority", "input": "3", "output": "24"},
+        ]);
+        let price = Price::from_json(&bands).expect("a price");
+        let row = PriceRow { price, ..row("prc_1", "", PriceSource::Override, "1", (0, None)) };
+        let table = Table::new("1".into(), vec![row]);
+        let plain = EventRow {
+            cache_write_tokens: Some(200),
+            output_tokens: Some(10),
+            ..event("ten_1", "gpt-4o", 1, Some(1000))
+        };
+        let billed =
+            |tier, cache_write_1h, input_audio| Billing { tier, cache_write_1h, input_audio, ..Billing::default() };
+        let mut events = [
+            plain.clone(),
+            EventRow { billing: billed(ServiceTier::Priority, None, None), ..plain.clone() },
+            EventRow { billing: billed(ServiceTier::Standard, Some(50), None), ..plain.clone() },
+            EventRow { billing: billed(ServiceTier::Standard, None, Some(100)), ..plain },
+        ];
+        table.price(&mut events);
+        let costs: Vec<_> = events.iter().map(|event| event.cost_micros).collect();
+        let of = |input: i64, write: i64, long: i64, audio: i64, output: i64| {
+            Some(input + 2 * write + 4 * long + 16 * audio + 8 * output)
+        };
+        let wanted = [
+            of(800, 200, 0, 0, 10),
+            Some(3 * 800 + 2 * 200 + 24 * 10),
+            of(800, 150, 50, 0, 10),
+            of(700, 200, 0, 100, 10),
+        ];
+        assert_eq!(costs, wanted);
+        let tier = |event: &EventRow| event.price_ref.rsplit_once('#').map(|(_, tier)| tier.to_owned());
+        assert_eq!((tier(&events[0]), tier(&events[1])), (None, Some("priority".to_owned())));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use clawgate_shared::usage::Billing;
 use sqlx::any::AnyArguments;
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, Arguments as _, AssertSqlSafe, Encode, Type};
@@ -125,6 +126,8 @@ pub struct EventRow {
     pub cost_micros: Option<i64>,
     /// Which price that is; empty: none.
     pub price_ref: String,
+    /// What the price depended on besides the counts; not stored.
+    pub billing: Billing,
     /// Nobody saw its end.
     pub indeterminate: bool,
     /// What it uses up of the quotas it was admitted under; not stored here.

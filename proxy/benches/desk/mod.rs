@@ -133,5 +133,6 @@ fn settle_record<'a>(open: OpenRecord<'a>, usage: &Usage) -> SettleRecord<'a> {
         ttft_micros: Some(201_345),
         tried: &[],
         labels: &[],
+        billing: usage.billing,
     }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use clawgate_shared::pricing::{self, Price, ServiceTier};
+use clawgate_shared::pricing::{self, Price};
 use clawgate_shared::usage::{Usage, UsageSource};
 use smallvec::SmallVec;
 
@@ -206,7 +206,7 @@ impl<'a> Settlement<'a> {
     fn cost_micros(&self, usage: &Usage) -> Option<u64> {
         let price = self.price.as_ref()?;
         let spent = pricing::Spent::of(usage)?;
-        pricing::cost(&spent, price, ServiceTier::Standard).and_then(|cost| u64::try_from(cost).ok())
+        pricing::cost(&spent, price, usage.billing.tier).and_then(|cost| u64::try_from(cost).ok())
     }
 
     fn record(&self, outcome: Outcome, refusal: Option<&Refusal>, duration_micros: u64, spent: &Spent<'_>) {
@@ -239,6 +239,7 @@ impl<'a> Settlement<'a> {
             ttft_micros: self.facts.ttft_micros,
             tried: &attempts,
             labels: &bot.labels,
+            billing: usage.billing,
         };
         let written = match &self.ticket {
             Some(ticket) => self.services.spool.append_settle(*ticket, &record),

@@ -7,6 +7,9 @@
 //! that one pass is enough. Texts and lists are cut at the limits below: a
 //! record always fits into a frame, whatever a client sends.
 
+use clawgate_shared::pricing::ServiceTier;
+use clawgate_shared::usage::Billing;
+
 /// Longest text of a record, in bytes; longer ones are cut at a character.
 pub const MAX_TEXT: usize = 2048;
 /// Longest text inside an attempt or a label, in bytes.
@@ -111,6 +114,8 @@ pub struct SettleRecord<'a> {
     pub tried: &'a [AttemptRecord<'a>],
     /// The bot's labels.
     pub labels: &'a [(String, String)],
+    /// What else decides the price.
+    pub billing: Billing,
 }
 
 /// Bytes of the padded length of the outermost message: up to 2 MiB.
@@ -181,6 +186,13 @@ impl SettleRecord<'_> {
                     text(out, 2, value, MAX_SMALL_TEXT);
                 });
             }
+            let Billing { tier, cache_write_1h, input_audio, output_audio } = self.billing;
+            if tier != ServiceTier::Standard {
+                text(out, 32, tier.as_str(), MAX_SMALL_TEXT);
+            }
+            optional(out, 33, cache_write_1h);
+            optional(out, 34, input_audio);
+            optional(out, 35, output_audio);
         });
     }
 }
@@ -335,6 +347,13 @@ mod tests {
             ttft_micros: settle.ttft_micros,
             tried: settle.tried.iter().take(MAX_LISTED).map(attempt).collect(),
             labels: settle.labels.iter().take(MAX_LISTED).map(label).collect(),
+            service_tier: match settle.billing.tier {
+                ServiceTier::Standard => String::new(),
+                tier => tier.as_str().to_owned(),
+            },
+            cache_write_1h_tokens: settle.billing.cache_write_1h,
+            input_audio_tokens: settle.billing.input_audio,
+            output_audio_tokens: settle.billing.output_audio,
         }
     }
 
@@ -383,7 +402,7 @@ mod tests {
         fn a_settle_decodes_to_itself(
             texts in texts(),
             numbers in any::<(i64, u64, bool)>(),
-            counts in proptest::collection::vec(any::<Option<u64>>(), 7),
+            counts in proptest::collection::vec(any::<Option<u64>>(), 10),
             status in any::<u32>(),
             duration in any::<u64>(),
             tried in proptest::collection::vec(("\\PC{0,300}", any::<u32>(), "\\PC{0,9}", any::<u32>()), 0..4),
@@ -410,6 +429,12 @@ mod tests {
                 ttft_micros: counts[6],
                 tried: &tried,
                 labels: &labels,
+                billing: Billing {
+                    tier: [ServiceTier::Standard, ServiceTier::Flex][usize::from(numbers.2)],
+                    cache_write_1h: counts[7],
+                    input_audio: counts[8],
+                    output_audio: counts[9],
+                },
             };
             let mut out = Vec::new();
             settle.encode(&mut out);

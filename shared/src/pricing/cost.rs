@@ -40,9 +40,11 @@ impl Spent {
             input: usage.input.unwrap_or(0),
             cached_input: usage.cached_input.unwrap_or(0),
             cache_write: usage.cache_write.unwrap_or(0),
+            cache_write_1h: usage.billing.cache_write_1h.unwrap_or(0),
+            input_audio: usage.billing.input_audio.unwrap_or(0),
             output: usage.output.unwrap_or(0),
             reasoning: usage.reasoning.unwrap_or(0),
-            ..Self::default()
+            output_audio: usage.billing.output_audio.unwrap_or(0),
         })
     }
 

@@ -95,6 +95,16 @@ impl ServiceTier {
         })
     }
 
+    /// As vendors name what they served: OpenAI's and Anthropic's
+    /// `service_tier`. `None`: it says nothing about the price.
+    #[must_use]
+    pub fn served(text: &str) -> Option<Self> {
+        match text {
+            "default" | "scale" => Some(Self::Standard),
+            _ => Self::parse(text),
+        }
+    }
+
     /// The inverse of [`Self::parse`].
     #[must_use]
     pub const fn as_str(self) -> &'static str {

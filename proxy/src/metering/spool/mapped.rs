@@ -20,6 +20,9 @@ use super::disk::DiskFile;
 
 /// Bytes that are reserved and mapped at a time.
 const WINDOW: u64 = 256 << 10;
+/// A file is mapped once it has grown to this: reserving costs more than it
+/// saves for one that stays small.
+const WORTH_IT: u64 = 64 << 10;
 /// A window begins at a multiple of this.
 const PAGE: u64 = 4096;
 /// The first bytes of a write are copied last and at once, so that a write
@@ -94,7 +97,7 @@ impl MappedFile {
 
     /// Whether it was written through memory.
     fn map(&self, bytes: &[u8], offset: u64) -> bool {
-        if self.plain.load(Ordering::Relaxed) {
+        if offset < WORTH_IT || self.plain.load(Ordering::Relaxed) {
             return false;
         }
         let mut window = self.window();
@@ -184,11 +187,11 @@ mod tests {
     fn what_is_larger_than_a_window_is_written_all_the_same() {
         let (_dir, file) = file();
         let large = vec![7; usize::try_from(WINDOW).expect("fits") + 5];
-        file.write_all_at(b"first", 0).expect("writes");
-        file.write_all_at(&large, 5).expect("writes");
-        file.write_all_at(b"last", 5 + large.len() as u64).expect("writes");
-        assert_eq!(read(&file, 0, 5), b"first");
-        assert!(read(&file, 5, large.len()) == large);
-        assert_eq!(read(&file, 5 + large.len() as u64, 4), b"last");
+        let mut at = WORTH_IT + 3;
+        for piece in [b"first".as_slice(), &large, b"last"] {
+            file.write_all_at(piece, at).expect("writes");
+            assert!(read(&file, at, piece.len()) == piece);
+            at += piece.len() as u64;
+        }
     }
 }

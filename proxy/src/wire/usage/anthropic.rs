@@ -1,9 +1,10 @@
 //! `messages`.
 
-use clawgate_shared::usage::Usage;
+use clawgate_shared::pricing::ServiceTier;
+use clawgate_shared::usage::{Billing, Usage};
 
 use super::super::json::{Scanner, Step};
-use super::count::{count, object_or_skip};
+use super::count::{count, object_or_skip, served};
 use super::outcome::{Outcome, Said, error};
 use super::spot;
 
@@ -23,6 +24,9 @@ struct Counts {
     written_parts: Option<u64>,
     output: Option<u64>,
     thinking: Option<u64>,
+    /// Of the cache writes those for an hour.
+    written_1h: Option<u64>,
+    tier: Option<ServiceTier>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +63,21 @@ impl Anthropic {
         let parts = [fresh, cache_read, cache_write];
         let input =
             parts.iter().any(Option::is_some).then(|| parts.into_iter().flatten().fold(0_u64, u64::saturating_add));
-        Usage { input, cached_input: cache_read, cache_write, output, reasoning: thinking, total: None, model: None }
+        let billing = Billing {
+            tier: self.counts.tier.unwrap_or_default(),
+            cache_write_1h: self.counts.written_1h,
+            ..Billing::default()
+        };
+        Usage {
+            input,
+            cached_input: cache_read,
+            cache_write,
+            output,
+            reasoning: thinking,
+            total: None,
+            model: None,
+            billing,
+        }
     }
 }
 
@@ -100,14 +118,18 @@ impl Counts {
                 b"output_tokens" => self.output = count(scanner)?.or(self.output),
                 b"cache_creation" => {
                     let mut sum: Option<u64> = None;
-                    object_or_skip(scanner, |scanner, _| {
+                    object_or_skip(scanner, |scanner, name| {
                         if let Some(part) = count(scanner)? {
                             sum = Some(sum.unwrap_or(0).saturating_add(part));
+                            if name == b"ephemeral_1h_input_tokens" {
+                                self.written_1h = Some(part);
+                            }
                         }
                         Ok(())
                     })?;
                     self.written_parts = sum.or(self.written_parts);
                 }
+                b"service_tier" => self.tier = served(scanner)?.or(self.tier),
                 b"output_tokens_details" => {
                     object_or_skip(scanner, |scanner, name| {
                         let value = count(scanner)?;
@@ -133,5 +155,7 @@ impl Counts {
         self.written_parts = later.written_parts.or(self.written_parts);
         self.output = later.output.or(self.output);
         self.thinking = later.thinking.or(self.thinking);
+        self.written_1h = later.written_1h.or(self.written_1h);
+        self.tier = later.tier.or(self.tier);
     }
 }

@@ -1,5 +1,7 @@
 //! Numbers as vendors write them.
 
+use clawgate_shared::pricing::ServiceTier;
+
 use super::super::json::{Scanner, Step};
 
 /// Reads any value as a token count: negative is zero, a fraction is cut, what
@@ -15,6 +17,11 @@ pub(super) fn count(scanner: &mut Scanner<'_>) -> Step<Option<u64>> {
         let number = text.parse::<f64>().ok().filter(|number| !number.is_nan())?;
         Some((number.max(0.0) as u64).min(MOST))
     }))
+}
+
+/// Reads what a vendor says of how it served the request.
+pub(super) fn served(scanner: &mut Scanner<'_>) -> Step<Option<ServiceTier>> {
+    Ok(scanner.text()?.and_then(|(text, _)| ServiceTier::served(&text)))
 }
 
 /// A count that several members may give, the lower rank being the better

@@ -1,6 +1,6 @@
 //! `generateContent` and `streamGenerateContent`.
 
-use clawgate_shared::usage::Usage;
+use clawgate_shared::usage::{Billing, Usage};
 
 use super::super::json::{Scanner, Step};
 use super::count::{count, object_or_skip};
@@ -22,6 +22,8 @@ struct Counts {
     thoughts: Option<u64>,
     cached: Option<u64>,
     total: Option<u64>,
+    prompt_audio: Option<u64>,
+    candidates_audio: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,11 @@ impl Gemini {
             reasoning: counts.thoughts,
             total: counts.total,
             model: None,
+            billing: Billing {
+                input_audio: counts.prompt_audio,
+                output_audio: counts.candidates_audio,
+                ..Billing::default()
+            },
         }
     }
 }
@@ -100,6 +107,14 @@ impl Counts {
                 b"thoughtsTokenCount" => &mut counts.thoughts,
                 b"cachedContentTokenCount" => &mut counts.cached,
                 b"totalTokenCount" => &mut counts.total,
+                b"promptTokensDetails" => {
+                    counts.prompt_audio = audio(scanner)?.or(counts.prompt_audio);
+                    return Ok(());
+                }
+                b"candidatesTokensDetails" => {
+                    counts.candidates_audio = audio(scanner)?.or(counts.candidates_audio);
+                    return Ok(());
+                }
                 _ => {
                     scanner.skip()?;
                     return Ok(());
@@ -111,4 +126,31 @@ impl Counts {
         })?;
         Ok(any.then_some(counts))
     }
+}
+
+/// The audio part of a list of counts by modality.
+fn audio(scanner: &mut Scanner<'_>) -> Step<Option<u64>> {
+    let mut sum: Option<u64> = None;
+    if scanner.next() != Some(b'[') {
+        scanner.skip()?;
+        return Ok(sum);
+    }
+    scanner.array(|scanner| {
+        let (mut is_audio, mut tokens) = (false, None);
+        object_or_skip(scanner, |scanner, name| {
+            match name {
+                b"modality" => is_audio = scanner.text()?.is_some_and(|(text, _)| text == "AUDIO"),
+                b"tokenCount" => tokens = count(scanner)?,
+                _ => {
+                    scanner.skip()?;
+                }
+            }
+            Ok(())
+        })?;
+        if let Some(tokens) = tokens.filter(|_| is_audio) {
+            sum = Some(sum.unwrap_or(0).saturating_add(tokens));
+        }
+        Ok(())
+    })?;
+    Ok(sum)
 }

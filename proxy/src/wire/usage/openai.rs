@@ -2,10 +2,11 @@
 //! and of those who speak its language.
 
 use clawgate_shared::dialect::Protocol;
-use clawgate_shared::usage::Usage;
+use clawgate_shared::pricing::ServiceTier;
+use clawgate_shared::usage::{Billing, Usage};
 
 use super::super::json::{Scanner, Step};
-use super::count::{Ranked, count, object_or_skip};
+use super::count::{Ranked, count, object_or_skip, served};
 use super::outcome::{Outcome, Said, error, is_code};
 use super::spot;
 
@@ -15,6 +16,7 @@ pub(super) struct OpenAi {
     /// Thoughts show in nothing but the total.
     hidden_thoughts: bool,
     counts: Option<Counts>,
+    tier: ServiceTier,
 }
 
 /// One usage object.
@@ -26,6 +28,8 @@ struct Counts {
     cached: Ranked,
     written: Ranked,
     reasoning: Ranked,
+    input_audio: Ranked,
+    output_audio: Ranked,
 }
 
 /// What one value of the stream says about usage, by the place it says it.
@@ -38,6 +42,7 @@ struct Found {
     /// `code` beside `"type":"error"`.
     code: Option<String>,
     kind: Kind,
+    tier: Option<ServiceTier>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +56,12 @@ enum Kind {
 
 impl OpenAi {
     pub(super) fn new(protocol: Protocol, vendor: &str) -> Self {
-        Self { protocol, hidden_thoughts: matches!(vendor, "google" | "vertex"), counts: None }
+        Self {
+            protocol,
+            hidden_thoughts: matches!(vendor, "google" | "vertex"),
+            counts: None,
+            tier: ServiceTier::Standard,
+        }
     }
 
     /// Whether a finish reason ends an answer of this protocol.
@@ -67,6 +77,7 @@ impl OpenAi {
             if let Some(counts) = found.top.or(found.groq).or(found.choice) {
                 self.counts = Some(counts);
             }
+            self.tier = found.tier.unwrap_or(self.tier);
             match found.kind {
                 Kind::Error => found.said.error = found.said.error.or(found.code).or_else(|| Some("error".to_owned())),
                 Kind::Failed => {
@@ -121,6 +132,12 @@ impl OpenAi {
             reasoning,
             total,
             model: None,
+            billing: Billing {
+                tier: self.tier,
+                cache_write_1h: None,
+                input_audio: counts.input_audio.get(),
+                output_audio: counts.output_audio.get(),
+            },
         }
     }
 }
@@ -158,6 +175,7 @@ impl Found {
                 b"type" if depth == 0 => self.kind = kind(scanner)?,
                 b"code" if depth == 0 => self.code = scanner.text()?.map(|(code, _)| code).filter(|code| is_code(code)),
                 b"base_resp" => self.base_resp(scanner)?,
+                b"service_tier" => self.tier = served(scanner)?.or(self.tier),
                 _ => {
                     scanner.skip()?;
                 }
@@ -246,6 +264,7 @@ impl Counts {
         object_or_skip(scanner, |scanner, name| {
             match name {
                 b"cached_tokens" => self.cached.offer(rank, count(scanner)?),
+                b"audio_tokens" => self.input_audio.offer(rank, count(scanner)?),
                 b"cache_write_tokens" => self.written.offer(rank, count(scanner)?),
                 b"cache_creation_input_tokens" => self.written.offer(rank + 2, count(scanner)?),
                 _ => {
@@ -259,10 +278,12 @@ impl Counts {
 
     fn output_details(&mut self, scanner: &mut Scanner<'_>, rank: u8) -> Step {
         object_or_skip(scanner, |scanner, name| {
-            if name == b"reasoning_tokens" {
-                self.reasoning.offer(rank, count(scanner)?);
-            } else {
-                scanner.skip()?;
+            match name {
+                b"reasoning_tokens" => self.reasoning.offer(rank, count(scanner)?),
+                b"audio_tokens" => self.output_audio.offer(rank, count(scanner)?),
+                _ => {
+                    scanner.skip()?;
+                }
             }
             Ok(())
         })

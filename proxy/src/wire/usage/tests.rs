@@ -1,3 +1,5 @@
+use clawgate_shared::pricing::ServiceTier;
+use clawgate_shared::usage::Billing;
 use proptest::prelude::*;
 
 use super::*;
@@ -69,6 +71,36 @@ fn anthropic_deltas_replace_and_cache_is_added_to_input() {
     let cut = &stream[..stream.find("event: message_delta").expect("there")];
     let report = read_body(Protocol::AnthropicMessages, "anthropic", cut.as_bytes());
     assert_eq!((report.usage.input, report.usage.output, report.terminal), (Some(62), Some(8), false));
+}
+
+#[test]
+fn what_a_price_depends_on_is_read_beside_the_counts() {
+    let read = |protocol, vendor, body: &str| read_body(protocol, vendor, body.as_bytes()).usage.billing;
+    let stream = concat!(
+        "data: {\"model\":\"m\",\"service_tier\":\"priority\",\"choices\":[],\"usage\":null}\n\n",
+        "data: {\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5,\"prompt_tokens_details\":{\"audio_tokens\":4},",
+        "\"completion_tokens_details\":{\"audio_tokens\":3}}}\n\ndata: [DONE]\n\n"
+    );
+    let wanted =
+        Billing { tier: ServiceTier::Priority, input_audio: Some(4), output_audio: Some(3), ..Billing::default() };
+    assert_eq!(read(Protocol::OpenAiChat, "openai", stream), wanted);
+    let response = r#"{"type":"response.completed","response":{"service_tier":"flex","usage":{"input_tokens":1}}}"#;
+    assert_eq!(read(Protocol::OpenAiResponses, "openai", response).tier, ServiceTier::Flex);
+    for (said, tier) in [("default", ServiceTier::Standard), ("auto", ServiceTier::Standard)] {
+        let body = format!(r#"{{"service_tier":"{said}","usage":{{"prompt_tokens":1}}}}"#);
+        assert_eq!(read(Protocol::OpenAiChat, "openai", &body).tier, tier);
+    }
+    let message = concat!(
+        r#"{"type":"message","usage":{"input_tokens":1,"output_tokens":1,"cache_creation_input_tokens":30,"cache_creation":"#,
+        r#"{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":20},"service_tier":"batch"}}"#
+    );
+    let wanted = Billing { tier: ServiceTier::Batch, cache_write_1h: Some(20), ..Billing::default() };
+    assert_eq!(read(Protocol::AnthropicMessages, "anthropic", message), wanted);
+    let gemini = concat!(
+        r#"{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":2,"promptTokensDetails":"#,
+        r#"[{"modality":"TEXT","tokenCount":5},{"modality":"AUDIO","tokenCount":4}]}}"#
+    );
+    assert_eq!(read(Protocol::Gemini, "google", gemini), Billing { input_audio: Some(4), ..Billing::default() });
 }
 
 #[test]
