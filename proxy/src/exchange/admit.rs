@@ -25,6 +25,9 @@ use crate::wire::{Input, input};
 
 /// How long a request waits for what others hold or for a lease.
 const WAIT: Duration = Duration::from_millis(250);
+/// How long an answer waits for more of its quota before it is cut off. Its
+/// vendor goes on meanwhile, as far as buffers take it.
+const GROWTH: Duration = Duration::from_millis(300);
 /// More of an answer is held in steps of so many tokens.
 const STEP: u64 = 256;
 /// What `on_outage: allowance` lets through: one part in so many of the limit.
@@ -260,7 +263,7 @@ async fn wait(
                 Outage::Allowance | Outage::Deny => {}
             }
         }
-        slices.wake(window.is_none());
+        slices.wake(window.is_none() || rule.slice.first_shortage(now));
         if timeout_at(deadline, changed).await.is_err() {
             return Err(pending(rule, amount, standing.as_ref()));
         }
@@ -286,20 +289,48 @@ fn pending(rule: &QuotaRule, amount: u64, standing: Option<&Standing>) -> Refusa
 ///
 /// # Errors
 /// A quota that cuts answers off has no more.
-pub fn extend(settlement: &mut Settlement<'_>, output: u64) -> Result<(), Refusal> {
+pub async fn extend(settlement: &mut Settlement<'_>, output: u64) -> Result<(), Refusal> {
     if output <= settlement.held_output {
         return Ok(());
     }
+    let services = settlement.services();
     let more = output.saturating_sub(settlement.held_output).max(STEP);
-    let now = clock::boot_micros();
-    for permit in [&mut settlement.permit, &mut settlement.key_permit] {
-        if let Err(rule) = permit.extend(more, now) {
-            let text = format!("the answer has used up the {}; it was cut off", about(&rule));
-            return Err(Refusal::new(Code::QuotaExceeded, text));
+    let deadline = Instant::now() + GROWTH;
+    let Settlement { permit, key_permit, .. } = settlement;
+    for (rule, held) in permit.cutting().chain(key_permit.cutting()) {
+        if !held.extend(more, clock::boot_micros()) {
+            grow(services, rule, held, more, deadline).await?;
         }
     }
     settlement.held_output = settlement.held_output.saturating_add(more);
     Ok(())
+}
+
+/// Waits for more of what is held: here or with others there may be some.
+async fn grow(
+    services: &Services,
+    rule: &QuotaRule,
+    held: &mut Hold,
+    more: u64,
+    deadline: Instant,
+) -> Result<(), Refusal> {
+    loop {
+        let short = rule.slice.short(more);
+        let changed = short.changed();
+        let mut changed = std::pin::pin!(changed);
+        // From here on nothing that comes in is missed.
+        changed.as_mut().enable();
+        let now = clock::boot_micros();
+        let outage = rule.outage == Outage::Allow && services.slices.is_outage(now);
+        if held.extend(more, now) || rule.slice.is_gone() || outage {
+            return Ok(());
+        }
+        services.slices.wake(rule.slice.first_shortage(now));
+        if timeout_at(deadline, changed).await.is_err() {
+            let text = format!("the answer has used up the {}; it was cut off", about(rule));
+            return Err(Refusal::new(Code::QuotaExceeded, text));
+        }
+    }
 }
 
 fn refusal(rule: &QuotaRule, amount: u64, standing: &Standing, ends: i64, verdict: Verdict) -> Refusal {

@@ -122,7 +122,7 @@ pub async fn relay<D: Downstream>(
                 }
                 let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
                 meter.push(&chunk);
-                if cuts && let Err(refusal) = admit::extend(settlement, meter.generated()) {
+                if cuts && let Err(refusal) = admit::extend(settlement, meter.generated()).await {
                     return Ok(break_off(settlement, prepared, meter, can_say, refusal, down).await);
                 }
                 if sent.is_err() {

@@ -16,6 +16,8 @@ const IDLE: i64 = 60_000_000;
 const AHEAD: i64 = 30_000_000;
 /// A lease is named again when it was not for so long, though nothing changed.
 const REFRESH: i64 = 120_000_000;
+/// A shortage is the first one after so long without, in microseconds.
+const PRESSED: i64 = 5_000_000;
 /// What is kept in stock, in seconds of what was last taken per second.
 const STOCK_SECONDS: u64 = 2;
 /// The same in requests of the last one's size.
@@ -39,6 +41,8 @@ pub struct Slice {
     /// The smallest amount that was not to be had since the last claim.
     least: AtomicU64,
     others: Mutex<Others>,
+    /// When it was last short after a while without.
+    pressed: AtomicI64,
     /// Let through in this outage.
     allowed: AtomicU64,
     changed: Notify,
@@ -137,6 +141,8 @@ impl Hold {
         let held = self.window.hold(more, now);
         if held {
             self.amount = self.amount.saturating_add(more);
+            // What answers grow by is part of what is kept in stock.
+            self.slice.taken.fetch_add(more, Ordering::Relaxed);
         }
         held
     }
@@ -187,6 +193,7 @@ impl Slice {
             id,
             current: ArcSwapOption::empty(),
             others: Mutex::default(),
+            pressed: AtomicI64::new(i64::MIN),
             wanted: AtomicU64::new(0),
             least: AtomicU64::new(u64::MAX),
             taken: AtomicU64::new(0),
@@ -238,6 +245,15 @@ impl Slice {
         self.least.fetch_min(amount, Ordering::Relaxed);
         self.wanted.fetch_add(amount, Ordering::Relaxed);
         Shortage { slice: self, amount }
+    }
+
+    /// Whether it has not been short for a while: then who waits need not stand
+    /// behind those that are short all the time.
+    #[must_use]
+    pub fn first_shortage(&self, now: i64) -> bool {
+        let last = self.pressed.load(Ordering::Relaxed);
+        let first = now.saturating_sub(last) >= PRESSED;
+        first && self.pressed.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Whether somebody waits for what only the control plane can give.

@@ -86,7 +86,7 @@ impl Slices {
     }
 
     /// Asks for a call to the control plane soon; `cold`: this node has nothing
-    /// yet of what is wanted.
+    /// yet of what is wanted, or has not been short of it lately.
     pub fn wake(&self, cold: bool) {
         if cold {
             self.cold.store(true, Ordering::Relaxed);

@@ -125,19 +125,12 @@ impl Permit {
         self.entries.iter().any(|entry| entry.rule.cut)
     }
 
-    /// Takes more of every quota that cuts answers off: this one has become
-    /// longer than what is held.
-    ///
-    /// # Errors
-    /// The rule that has no more.
-    pub fn extend(&mut self, output: u64, now: i64) -> Result<(), Arc<QuotaRule>> {
-        for entry in &mut self.entries {
-            let counts = matches!(entry.rule.metric, Metric::TotalTokens | Metric::OutputTokens);
-            if counts && entry.rule.cut && !entry.held.extend(output, now) {
-                return Err(entry.rule.clone());
-            }
-        }
-        Ok(())
+    /// What is held of each quota that cuts answers off.
+    pub fn cutting(&mut self) -> impl Iterator<Item = (&Arc<QuotaRule>, &mut Hold)> {
+        let counts = |entry: &&mut Entry| {
+            entry.rule.cut && matches!(entry.rule.metric, Metric::TotalTokens | Metric::OutputTokens)
+        };
+        self.entries.iter_mut().filter(counts).map(|entry| (&entry.rule, &mut entry.held))
     }
 }
 
@@ -256,7 +249,8 @@ mod tests {
         let slices = Slices::default();
         let rules = [rule(&slices, "a", Metric::TotalTokens)];
         let mut held = permit(&rules);
-        assert!(held.extend(900, 0).is_ok() && held.extend(1, 0).is_err());
+        let mut grow = |more| held.cutting().all(|(_, held)| held.extend(more, 0));
+        assert!(grow(900) && !grow(1));
         assert_eq!(held.tokens(), 1000);
     }
 }

@@ -1,9 +1,9 @@
 //! Trades leases with the control plane.
 //!
 //! Once a second while there is something to trade; ahead of that for a quota of
-//! which this node has nothing yet, all such together in one call; and for a
-//! quota that has run short, a few times ahead of the second, which a node that
-//! stays short soon has used up.
+//! which this node has nothing yet, or which has run short for the first time in
+//! a while, all such together in one call; and for a quota that stays short, a
+//! few times ahead of the second, which a node that stays short soon has used up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,14 +66,7 @@ impl Renewer {
         let mut ahead = Ahead { left: AHEAD, since: Instant::now() };
         let mut regular = Instant::now();
         loop {
-            tokio::select! {
-                cold = self.slices.woken() => {
-                    if !cold && !ahead.take() {
-                        sleep_until(regular).await;
-                    }
-                }
-                () = sleep_until(regular) => {}
-            }
+            due(&self.slices, &mut ahead, regular).await;
             self.trade().await;
             regular = Instant::now() + PERIOD;
             sleep(APART).await;
@@ -122,6 +115,20 @@ impl Renewer {
     }
 }
 
+/// Waits until the next call is to be made.
+async fn due(slices: &Slices, ahead: &mut Ahead, regular: Instant) {
+    loop {
+        tokio::select! {
+            cold = slices.woken() => {
+                if cold || ahead.take() {
+                    return;
+                }
+            }
+            () = sleep_until(regular) => return,
+        }
+    }
+}
+
 /// Calls that may be made ahead of their time.
 struct Ahead {
     left: u32,
@@ -144,6 +151,30 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_cold_does_not_wait_behind_what_is_short() {
+        let (slices, began) = (Slices::default(), Instant::now());
+        let mut ahead = Ahead { left: 1, since: began };
+        let regular = began + PERIOD;
+        slices.wake(false);
+        due(&slices, &mut ahead, regular).await;
+        assert_eq!(Instant::now(), began, "ahead of its time, once");
+        let both = async {
+            slices.wake(false);
+            tokio::time::sleep(PERIOD / 4).await;
+            slices.wake(true);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = due(&slices, &mut ahead, regular) => {}
+            () = both => {}
+        }
+        assert_eq!(Instant::now(), began + PERIOD / 4);
+        slices.wake(false);
+        due(&slices, &mut ahead, regular).await;
+        assert_eq!(Instant::now(), regular);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_stays_short_falls_back_to_its_second() {
