@@ -11,6 +11,7 @@ pub mod dialect;
 pub mod egress;
 pub mod glob;
 pub mod id;
+pub mod mutant;
 pub mod origin;
 pub mod pricing;
 pub mod proto;

@@ -9,7 +9,7 @@
 
 mod enroll;
 mod peer;
-mod quota;
+pub mod quota;
 mod sync;
 mod usage;
 

@@ -31,15 +31,20 @@ impl QuotaLeases for Service {
         let claims: Vec<Claim> = request.claims.into_iter().map(claim).collect();
         let holder = Holder { node_id: &request.node_id, epoch };
         let answers = self.fleet.trade(holder, &claims).await.map_err(|error| refusal(&request.node_id, &error))?;
-        Ok(Response::new(LeaseReply {
-            leases: answers.into_iter().map(lease).collect(),
-            control_time_micros: clock::now_micros(),
-            usable_millis: USABLE_MILLIS,
-        }))
+        Ok(Response::new(reply(answers, clock::now_micros())))
     }
 }
 
-fn claim(claim: LeaseClaim) -> Claim {
+/// What a node is told, at `now`.
+#[must_use]
+pub fn reply(answers: Vec<Answer>, now: i64) -> LeaseReply {
+    let leases = answers.into_iter().map(lease).collect();
+    LeaseReply { leases, control_time_micros: now, usable_millis: USABLE_MILLIS }
+}
+
+/// A claim as it came, its amounts bounded.
+#[must_use]
+pub fn claim(claim: LeaseClaim) -> Claim {
     let amount = |value: u64| i64::try_from(value).unwrap_or(MAX_AMOUNT).min(MAX_AMOUNT);
     Claim {
         quota_id: claim.quota_id,

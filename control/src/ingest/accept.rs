@@ -1,6 +1,7 @@
 //! One batch, one transaction.
 
 use clawgate_shared::id;
+use clawgate_shared::mutant::{self, Mutant};
 
 use super::charges;
 use super::decode::{self, decode};
@@ -88,8 +89,7 @@ pub async fn accept(
     let mut cursor = usage_ingest::lock_cursor(&mut tx, shard, 0, batch.instance_id, now).await?;
     fence(&mut tx, rollout, shard, &cursor, batch.instance_id).await?;
     let next = cursor.next_position;
-    let known = usize::try_from(next.saturating_sub(first)).unwrap_or(0);
-    let unseen = if first > next { &[] } else { batch.records.get(known..).unwrap_or_default() };
+    let unseen = unseen(next, first, batch.records);
     if unseen.is_empty() {
         // A gap, or nothing new: the answer says where we are.
         tx.commit().await?;
@@ -101,11 +101,7 @@ pub async fn accept(
     if let Some(reason) = planned.malformed {
         tracing::error!(node = batch.node_id, epoch = batch.epoch, shard = batch.shard, reason, "usage record lost");
     }
-    cursor.next_position = next.saturating_add(i64::try_from(unseen.len()).unwrap_or(i64::MAX));
-    cursor.instance_id = batch.instance_id.to_owned();
-    if let Some(ended) = planned.ended {
-        cursor.ended = ended.to_owned();
-    }
+    advance(&mut cursor, unseen.len(), &planned, batch.instance_id);
     usage_ingest::move_cursor(&mut tx, shard, &cursor, planned.lost).await?;
     if planned.ended.is_some() {
         charges::shard_ended(&mut tx, shard, planned.shards).await?;
@@ -116,7 +112,30 @@ pub async fn accept(
     Ok(accepted)
 }
 
-fn check<'a>(batch: &Batch<'a>) -> Result<(Shard<'a>, i64), IngestError> {
+/// The records from the cursor on; none when there is a gap before them. Pure.
+#[must_use]
+pub fn unseen(next: i64, first: i64, records: &[Vec<u8>]) -> &[Vec<u8>] {
+    if mutant::is(Mutant::CursorCheckSkipped) {
+        return records;
+    }
+    let known = usize::try_from(next.saturating_sub(first)).unwrap_or(0);
+    if first > next { &[] } else { records.get(known..).unwrap_or_default() }
+}
+
+/// The cursor behind `count` records that were planned. Pure.
+pub fn advance(cursor: &mut Cursor, count: usize, planned: &Plan, instance_id: &str) {
+    cursor.next_position = cursor.next_position.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
+    cursor.instance_id = instance_id.to_owned();
+    if let Some(ended) = planned.ended {
+        cursor.ended = ended.to_owned();
+    }
+}
+
+/// What the batch is about, and the position of its first record. Pure.
+///
+/// # Errors
+/// It is not what any node sends.
+pub fn check<'a>(batch: &Batch<'a>) -> Result<(Shard<'a>, i64), IngestError> {
     if !id::Kind::Node.matches(batch.node_id) {
         return Err(IngestError::Invalid("node_id is no node id"));
     }
@@ -189,13 +208,20 @@ async fn add(
     accepted: &mut Accepted,
 ) -> Result<Fresh, StoreError> {
     let (new, fresh) = add_events(tx, known, shard, events, now).await?;
-    let new: Vec<&EventRow> = events.iter().zip(new).filter_map(|(event, new)| new.then_some(event)).collect();
+    let new = those_new(events, &new);
     charges::charge(tx, books, shard, &new, now).await?;
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     accepted.events += count(new.len());
     accepted.indeterminate += count(new.iter().filter(|event| event.indeterminate).count());
     accepted.duplicates += count(events.len() - new.len());
     Ok(fresh)
+}
+
+/// The events that were not known. Pure.
+#[must_use]
+pub fn those_new<'e>(events: &'e [EventRow], new: &[bool]) -> Vec<&'e EventRow> {
+    let charged = |new: bool| new || mutant::is(Mutant::DuplicateCharged);
+    events.iter().zip(new).filter_map(|(event, new)| charged(*new).then_some(event)).collect()
 }
 
 /// Adds events of one shard with their sums. Says for each whether it was new,

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use clawgate_shared::id;
+use clawgate_shared::mutant::{self, Mutant};
 
 use crate::quota::book::{Book, Quota};
 use crate::quota::window::Window;
 use crate::quota::{Books, end};
-use crate::store::quota_leases::{self as leases, Holder};
+use crate::store::quota_leases::{self as leases, Holder, LeaseRow};
 use crate::store::quota_windows::{self as windows, NoticeRow, WindowChange, WindowKey, WindowRow};
 use crate::store::types::{QuotaMetric, QuotaWindow};
 use crate::store::usage_ingest::{EventRow, Shard};
@@ -26,9 +27,15 @@ struct Sum<'a> {
     leased: i64,
 }
 
+impl Sum<'_> {
+    fn key(&self) -> WindowKey {
+        WindowKey { quota_id: self.quota.id.clone(), start: self.window.start }
+    }
+}
+
 /// The sums of a batch, in the order of windows.
 #[derive(Default)]
-struct Sums<'a> {
+pub struct Sums<'a> {
     all: BTreeMap<(&'a str, i64), Sum<'a>>,
     /// The window found last, by tenant and kind: neighbours share it.
     last: HashMap<(&'a str, QuotaWindow), Window>,
@@ -49,19 +56,14 @@ pub async fn charge(
         return Ok(());
     }
     let book = books.held(tx).await?;
-    let mut sums = Sums::default();
-    for event in new {
-        sums.add(&book, event);
-    }
+    let sums = Sums::of(&book, new);
     if sums.all.is_empty() {
         return Ok(());
     }
-    let key = |sum: &Sum<'_>| WindowKey { quota_id: sum.quota.id.clone(), start: sum.window.start };
-    let change = |sum: &Sum<'_>| WindowChange { key: key(sum), end: sum.window.end, amount: sum.settled };
-    let changes: Vec<WindowChange> = sums.all.values().map(change).collect();
-    let rows = windows::settle(tx, &changes).await?;
-    let leased = sums.all.values().filter(|sum| sum.leased > 0).map(|sum| (key(sum), sum.leased)).collect();
-    settle_leases(tx, Holder { node_id: shard.node_id, epoch: shard.epoch }, leased).await?;
+    let rows = windows::settle(tx, &sums.changes()).await?;
+    let (holder, leased) = (Holder { node_id: shard.node_id, epoch: shard.epoch }, sums.leased());
+    let settled = leases::settle(tx, holder, &leased).await?;
+    windows::shift(tx, &no_longer_outstanding(leased, settled)).await?;
     for row in &rows {
         if let Some(sum) = sums.all.get(&(row.key.quota_id.as_str(), row.key.start)) {
             warn(tx, sum.quota, row, now).await?;
@@ -70,10 +72,12 @@ pub async fn charge(
     Ok(())
 }
 
-/// What a lease has settled is no longer outstanding, as far as it was.
-async fn settle_leases(tx: &mut Tx, holder: Holder<'_>, leased: Vec<(WindowKey, i64)>) -> Result<(), StoreError> {
+/// What a lease has settled is no longer outstanding, as far as it was. From
+/// what was settled, and the leases as they are after that. Pure.
+#[must_use]
+pub fn no_longer_outstanding(leased: Vec<(WindowKey, i64)>, rows: Vec<LeaseRow>) -> Vec<WindowChange> {
     let mut found: HashMap<WindowKey, (i64, i64)> = HashMap::new();
-    for row in leases::settle(tx, holder, &leased).await? {
+    for row in rows {
         let left = row.granted - row.returned - row.settled;
         found.insert(row.key, (left, left.max(0)));
     }
@@ -82,8 +86,7 @@ async fn settle_leases(tx: &mut Tx, holder: Holder<'_>, leased: Vec<(WindowKey, 
         let amount = rest - left.saturating_add(amount).max(0);
         (amount != 0).then_some(WindowChange { end: key.start, key, amount })
     };
-    let shifts: Vec<WindowChange> = leased.into_iter().filter_map(shift).collect();
-    windows::shift(tx, &shifts).await
+    leased.into_iter().filter_map(shift).collect()
 }
 
 /// Notes a window that has reached its warning share or its limit, once each.
@@ -119,10 +122,39 @@ pub async fn shard_ended(tx: &mut Tx, shard: Shard<'_>, shards: u32) -> Result<(
     let holder = Holder { node_id: shard.node_id, epoch: shard.epoch };
     leases::lock_node(tx, shard.node_id).await?;
     let (_, ended) = leases::shards(tx, holder).await?;
-    if ended >= u64::from(shards.max(1)) { end::epoch(tx, holder).await } else { Ok(()) }
+    if was_last(ended, shards) { end::epoch(tx, holder).await } else { Ok(()) }
+}
+
+/// Whether an epoch is over: so many of its shards have ended. Pure.
+#[must_use]
+pub fn was_last(ended: u64, shards: u32) -> bool {
+    ended >= u64::from(shards.max(1)) && !mutant::is(Mutant::EpochEndForgetsLeases)
 }
 
 impl<'a> Sums<'a> {
+    /// What new events charge. Pure.
+    #[must_use]
+    pub fn of(book: &'a Book, new: &[&EventRow]) -> Self {
+        let mut sums = Self::default();
+        for event in new {
+            sums.add(book, event);
+        }
+        sums
+    }
+
+    /// What is added to windows.
+    #[must_use]
+    pub fn changes(&self) -> Vec<WindowChange> {
+        let change = |sum: &Sum<'_>| WindowChange { key: sum.key(), end: sum.window.end, amount: sum.settled };
+        self.all.values().map(change).collect()
+    }
+
+    /// What is settled of leases.
+    #[must_use]
+    pub fn leased(&self) -> Vec<(WindowKey, i64)> {
+        self.all.values().filter(|sum| sum.leased > 0).map(|sum| (sum.key(), sum.leased)).collect()
+    }
+
     fn add(&mut self, book: &'a Book, event: &EventRow) {
         let open = &event.open;
         let Some(tenant) = book.tenant(&open.tenant_id) else { return };

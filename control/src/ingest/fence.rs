@@ -4,6 +4,8 @@
 //! one is gone, a successor that holds its lock. Two processes that both think
 //! they own an epoch (a copied data directory) must never both be counted.
 
+use clawgate_shared::mutant::{self, Mutant};
+
 /// What is known when another process than the last one writes to a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
@@ -20,7 +22,7 @@ pub struct Claim {
 /// Whether the claimant takes the shard over.
 #[must_use]
 pub fn may_take_over(claim: Claim) -> bool {
-    if claim.writer_connected {
+    if claim.writer_connected && !mutant::is(Mutant::ZombieEpochAccepted) {
         return false;
     }
     claim.claimant_connected || claim.claimant_epoch.is_some_and(|own| own > claim.epoch)

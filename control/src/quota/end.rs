@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use clawgate_shared::mutant::{self, Mutant};
+
 use crate::store::quota_leases::{self as leases, Holder, LeaseRow};
 use crate::store::quota_windows::{self as windows, WindowChange, WindowKey};
 use crate::store::{Conn, Db, StoreError};
@@ -24,15 +26,9 @@ pub async fn expire(db: &Db, now: i64) -> Result<usize, StoreError> {
         if found.is_empty() {
             return Ok(count);
         }
-        lock(&mut tx, &found).await?;
-        let mut rows = leases::again(&mut tx, &found).await?;
-        rows.retain(|row| row.expires_at > 0 && row.expires_at <= now);
-        release(&mut tx, &rows).await?;
-        for row in &mut rows {
-            row.returned = row.returned.saturating_add(row.rest());
-            row.expires_at = 0;
-        }
-        rows.sort_by(|a, b| a.key.cmp(&b.key));
+        windows::settle(&mut tx, &locks(&found)).await?;
+        let (changes, rows) = taken_back(leases::again(&mut tx, &found).await?, now);
+        windows::shift(&mut tx, &changes).await?;
         leases::write(&mut tx, &rows).await?;
         tx.commit().await?;
         count += rows.len();
@@ -50,24 +46,41 @@ pub async fn epoch(conn: &mut Conn, holder: Holder<'_>) -> Result<(), StoreError
         if found.is_empty() {
             return Ok(());
         }
-        lock(conn, &found).await?;
+        windows::settle(conn, &locks(&found)).await?;
         let rows = leases::again(conn, &found).await?;
-        release(conn, &rows).await?;
+        windows::shift(conn, &released(&rows)).await?;
         leases::delete(conn, &found).await?;
     }
 }
 
-/// Locks the windows of leases, in order.
-async fn lock(conn: &mut Conn, rows: &[LeaseRow]) -> Result<(), StoreError> {
+/// What locks the windows of leases, in order. Pure; so for all below.
+#[must_use]
+pub fn locks(rows: &[LeaseRow]) -> Vec<WindowChange> {
     let keys: BTreeSet<&WindowKey> = rows.iter().map(|row| &row.key).collect();
     // A window that is gone comes back as one that is over, to be purged.
     let change = |key: &WindowKey| WindowChange { key: key.clone(), end: key.start.saturating_add(1), amount: 0 };
-    let changes: Vec<WindowChange> = keys.into_iter().map(change).collect();
-    windows::settle(conn, &changes).await.map(drop)
+    keys.into_iter().map(change).collect()
 }
 
-/// Takes what leases make outstanding off their windows, which are locked.
-async fn release(conn: &mut Conn, rows: &[LeaseRow]) -> Result<(), StoreError> {
+/// What is to be done with those of `rows` whose time has passed: their windows'
+/// changes, and the rows as they are from now on.
+#[must_use]
+pub fn taken_back(mut rows: Vec<LeaseRow>, now: i64) -> (Vec<WindowChange>, Vec<LeaseRow>) {
+    rows.retain(|row| row.expires_at > 0 && row.expires_at <= now);
+    let changes = released(&rows);
+    for row in &mut rows {
+        if !mutant::is(Mutant::ExpiryNotTold) {
+            row.returned = row.returned.saturating_add(row.rest());
+        }
+        row.expires_at = 0;
+    }
+    rows.sort_by(|a, b| a.key.cmp(&b.key));
+    (changes, rows)
+}
+
+/// What leases make outstanding, taken off their windows, which are locked.
+#[must_use]
+pub fn released(rows: &[LeaseRow]) -> Vec<WindowChange> {
     let mut changes: Vec<WindowChange> = Vec::new();
     let mut live: Vec<&LeaseRow> = rows.iter().filter(|row| row.rest() > 0).collect();
     live.sort_by(|a, b| a.key.cmp(&b.key));
@@ -77,5 +90,5 @@ async fn release(conn: &mut Conn, rows: &[LeaseRow]) -> Result<(), StoreError> {
             _ => changes.push(WindowChange { key: row.key.clone(), end: row.key.start, amount: -row.rest() }),
         }
     }
-    windows::shift(conn, &changes).await
+    changes
 }

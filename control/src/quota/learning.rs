@@ -18,16 +18,26 @@ pub async fn begin(db: &Db, now: i64) -> Result<i64, StoreError> {
     let mut tx = db.begin().await?;
     let generation = revisions::current(&mut tx).await?.generation;
     let known = settings::get(&mut tx, NAME).await?;
-    let parsed = known.as_deref().and_then(|text| {
+    let (until, note) = decide(known.as_deref(), generation, now);
+    if let Some(note) = note {
+        settings::set(&mut tx, NAME, &note).await?;
+        tx.commit().await?;
+    }
+    Ok(until)
+}
+
+/// From what was noted at an earlier start: until when grants are cautious, and
+/// what is to be noted now, if anything. Pure.
+#[must_use]
+pub fn decide(known: Option<&str>, generation: u64, now: i64) -> (i64, Option<String>) {
+    let parsed = known.and_then(|text| {
         let (generation, until) = text.split_once(' ')?;
         Some((generation.parse::<u64>().ok()?, until.parse::<i64>().ok()?))
     });
     let until = match parsed {
-        Some((served, until)) if served == generation => return Ok(until),
+        Some((served, until)) if served == generation => return (until, None),
         Some(_) => now.saturating_add(HOLD),
         None => 0,
     };
-    settings::set(&mut tx, NAME, &format!("{generation} {until}")).await?;
-    tx.commit().await?;
-    Ok(until)
+    (until, Some(format!("{generation} {until}")))
 }

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use clawgate_shared::mutant::{self, Mutant};
+
 use super::book::{Book, Quota};
 use super::desk::Desk;
 use super::grant::{self, Ask};
@@ -15,7 +17,7 @@ use super::{HOLD, Quotas};
 pub use crate::store::quota_leases::Holder;
 use crate::store::quota_leases::{self as leases, LeaseRow};
 use crate::store::quota_windows::{self as windows, MAX_EXTRA, WindowChange, WindowGrant, WindowKey, WindowRow};
-use crate::store::{Db, StoreError, Tx};
+use crate::store::{Db, StoreError};
 
 /// Most claims in one call.
 pub const MAX_CLAIMS: usize = 4096;
@@ -131,50 +133,38 @@ pub async fn trade(
         return Err(TradeError::Invalid("too many claims"));
     }
     let mut tx = db.begin().await?;
-    let (known, ended) = leases::shards(&mut tx, holder).await?;
-    if known > 0 && known == ended {
+    if is_over(leases::shards(&mut tx, holder).await?) {
         return Err(TradeError::Ended);
     }
     let book = quotas.books.now(&mut tx).await?;
-    let mut claims: Vec<Claim> = claims.iter().map(Claim::meant).collect();
-    claims.append(&mut recalled(&mut tx, &book, &quotas.desk, holder, &claims, now).await?);
-    let targets: Vec<Option<Target<'_>>> = claims.iter().map(|claim| target(&book, claim, now)).collect();
-    let mut desktop = Desktop::default();
-    let keys: BTreeSet<WindowKey> = targets.iter().flatten().map(|target| target.key.clone()).collect();
-    let keys: Vec<WindowKey> = keys.into_iter().collect();
-    desktop.read(windows::get(&mut tx, &keys).await?, leases::get(&mut tx, holder, &keys).await?);
-    let changing = desktop.changing(&claims, &targets, now);
+    let unnamed = leases::get(&mut tx, holder, &unnamed(&book, &quotas.desk, holder, claims, now)).await?;
+    let mut call = Call::new(&book, quotas, holder, (claims, unnamed), now);
+    let keys = call.keys();
+    call.read(windows::get(&mut tx, &keys).await?, leases::get(&mut tx, holder, &keys).await?);
+    let changing = call.changing();
     if !changing.is_empty() {
         let keys: Vec<WindowKey> = changing.iter().map(|change| change.key.clone()).collect();
         let locked = windows::settle(&mut tx, &changing).await?;
-        desktop.leases.retain(|key, _| keys.binary_search(key).is_err());
-        desktop.read(locked, leases::get(&mut tx, holder, &keys).await?);
-        for (claim, target) in claims.iter().zip(&targets) {
-            if let Some(target) = target.as_ref().filter(|target| keys.binary_search(&target.key).is_ok()) {
-                desktop.decide(quotas, holder, claim, target, now);
-            }
-        }
-        desktop.write(&mut tx).await?;
+        let (shifts, grants) = call.decide(locked, leases::get(&mut tx, holder, &keys).await?, &keys);
+        windows::shift(&mut tx, &shifts).await?;
+        let had_room = windows::grant(&mut tx, &grants).await?;
+        leases::write(&mut tx, &call.written(&had_room)).await?;
         tx.commit().await?;
     }
-    let answer = |(claim, target): (&Claim, &Option<Target<'_>>)| match target {
-        Some(target) => desktop.answer(&quotas.desk, holder, claim, target, now),
-        None => gone(claim),
-    };
-    Ok(claims.iter().zip(&targets).map(answer).collect())
+    Ok(call.answers())
 }
 
-/// Leases that the node does not name, of windows that others are short of or
-/// whose limit was lowered: as if it had named them, because the answer tells
-/// it of them.
-async fn recalled(
-    tx: &mut Tx,
-    book: &Book,
-    desk: &Desk,
-    holder: Holder<'_>,
-    claims: &[Claim],
-    now: i64,
-) -> Result<Vec<Claim>, StoreError> {
+/// Whether an epoch is over: so many of its shards are known, so many of them
+/// have ended. Pure; so for all below.
+#[must_use]
+pub const fn is_over((known, ended): (u64, u64)) -> bool {
+    known > 0 && known == ended
+}
+
+/// Windows that others are short of, or whose limit was lowered, and that the
+/// node does not name; in order.
+#[must_use]
+pub fn unnamed(book: &Book, desk: &Desk, holder: Holder<'_>, claims: &[Claim], now: i64) -> Vec<WindowKey> {
     let mut keys = desk.recalls(holder.node_id, MAX_RECALLS, now);
     let lowered =
         book.lowered().map(|quota| WindowKey { quota_id: quota.id.clone(), start: quota.window_at(now).start });
@@ -182,15 +172,99 @@ async fn recalled(
     keys.sort_unstable();
     keys.dedup();
     keys.retain(|key| !claims.iter().any(|claim| claim.quota_id == key.quota_id));
-    let held = leases::get(tx, holder, &keys).await?;
-    let claim = |lease: LeaseRow| Claim {
-        quota_id: lease.key.quota_id,
-        window_start: lease.key.start,
-        granted: lease.granted,
-        returned: lease.returned,
-        ..Claim::default()
-    };
-    Ok(held.into_iter().filter(|lease| lease.rest() > 0).map(claim).collect())
+    keys
+}
+
+/// One call on its way to an answer: rows in, changes out. What is between is
+/// done by [`trade`] with the database.
+pub struct Call<'a> {
+    quotas: &'a Quotas,
+    holder: Holder<'a>,
+    now: i64,
+    claims: Vec<Claim>,
+    targets: Vec<Option<Target<'a>>>,
+    desktop: Desktop,
+}
+
+impl<'a> Call<'a> {
+    /// What the node claims, and the leases it has of windows that it does not
+    /// name and others are short of: as if it had named them, because the answer
+    /// tells it of them.
+    #[must_use]
+    pub fn new(
+        book: &'a Book,
+        quotas: &'a Quotas,
+        holder: Holder<'a>,
+        (claims, unnamed): (&[Claim], Vec<LeaseRow>),
+        now: i64,
+    ) -> Self {
+        let claim = |lease: LeaseRow| Claim {
+            quota_id: lease.key.quota_id,
+            window_start: lease.key.start,
+            granted: lease.granted,
+            returned: lease.returned,
+            ..Claim::default()
+        };
+        let recalled = unnamed.into_iter().filter(|lease| lease.rest() > 0).map(claim);
+        let claims: Vec<Claim> = claims.iter().map(Claim::meant).chain(recalled).collect();
+        let targets = claims.iter().map(|claim| target(book, claim, now)).collect();
+        Self { quotas, holder, now, claims, targets, desktop: Desktop::default() }
+    }
+
+    /// The windows it is about, in order: they are to be read.
+    #[must_use]
+    pub fn keys(&self) -> Vec<WindowKey> {
+        let keys: BTreeSet<WindowKey> = self.targets.iter().flatten().map(|target| target.key.clone()).collect();
+        keys.into_iter().collect()
+    }
+
+    /// Takes what was read.
+    pub fn read(&mut self, windows: Vec<WindowRow>, leases: Vec<LeaseRow>) {
+        self.desktop.read(windows, leases);
+    }
+
+    /// The windows in which something changes, in order: they are to be locked.
+    #[must_use]
+    pub fn changing(&self) -> Vec<WindowChange> {
+        self.desktop.changing(&self.claims, &self.targets, self.now)
+    }
+
+    /// Decides, by what was read of `keys` after they were locked: what shifts,
+    /// whatever the limit, and then what is granted if there is room for it.
+    #[must_use]
+    pub fn decide(
+        &mut self,
+        windows: Vec<WindowRow>,
+        leases: Vec<LeaseRow>,
+        keys: &[WindowKey],
+    ) -> (Vec<WindowChange>, Vec<WindowGrant>) {
+        let Self { quotas, holder, now, claims, targets, desktop } = self;
+        desktop.leases.retain(|key, _| keys.binary_search(key).is_err());
+        desktop.read(windows, leases);
+        for (claim, target) in claims.iter().zip(targets) {
+            if let Some(target) = target.as_ref().filter(|target| keys.binary_search(&target.key).is_ok()) {
+                desktop.decide(quotas, *holder, claim, target, *now);
+            }
+        }
+        let shifts = desktop.shifts.values().filter(|change| change.amount != 0).cloned().collect();
+        (shifts, desktop.grants.values().cloned().collect())
+    }
+
+    /// The leases to be written, once it is known which windows had room.
+    #[must_use]
+    pub fn written(&mut self, had_room: &[WindowRow]) -> Vec<LeaseRow> {
+        self.desktop.written(had_room)
+    }
+
+    /// What the node has from now on, each claim's in its place.
+    #[must_use]
+    pub fn answers(&self) -> Vec<Answer> {
+        let answer = |(claim, target): (&Claim, &Option<Target<'_>>)| match target {
+            Some(target) => self.desktop.answer(&self.quotas.desk, self.holder, claim, target, self.now),
+            None => gone(claim),
+        };
+        self.claims.iter().zip(&self.targets).map(answer).collect()
+    }
 }
 
 fn target<'a>(book: &'a Book, claim: &Claim, now: i64) -> Option<Target<'a>> {
@@ -254,7 +328,8 @@ impl Desktop {
         let before = lease.rest();
         // What the node can name was granted, whatever the database remembers.
         lease.granted = lease.granted.max(claim.granted.min(MAX_EXTRA));
-        lease.returned = lease.returned.max(claim.returned.min(lease.granted));
+        let known = if mutant::is(Mutant::ReturnedNotMonotone) { 0 } else { lease.returned };
+        lease.returned = known.max(claim.returned.min(lease.granted));
         let moved = lease.rest() - before;
         if moved != 0 {
             window.outstanding += moved;
@@ -268,6 +343,7 @@ impl Desktop {
         if target.open && want > 0 {
             let elsewhere = window.outstanding > lease.rest();
             let free = target.quota.limit.saturating_add(window.extra) - window.settled - window.outstanding;
+            let free = if mutant::is(Mutant::GrantWithoutCondition) { target.quota.limit } else { free };
             let remaining = if now < quotas.learning_until { free / 2 } else { free };
             let size = grant::size(Ask { want, least, remaining, others: others.max(i64::from(elsewhere)) });
             if size > 0 && lease.granted <= MAX_EXTRA - size {
@@ -288,15 +364,11 @@ impl Desktop {
         self.written.insert(key.clone());
     }
 
-    async fn write(&mut self, tx: &mut Tx) -> Result<(), StoreError> {
-        let shifts: Vec<WindowChange> = self.shifts.values().filter(|change| change.amount != 0).cloned().collect();
-        windows::shift(tx, &shifts).await?;
-        let grants: Vec<WindowGrant> = self.grants.values().cloned().collect();
-        let had_room = windows::grant(tx, &grants).await?;
-        if had_room.len() != grants.len() {
+    fn written(&mut self, had_room: &[WindowRow]) -> Vec<LeaseRow> {
+        if had_room.len() != self.grants.len() {
             // The locks rule this out; a grant that the ledger refuses is none.
             let room: BTreeSet<&WindowKey> = had_room.iter().map(|row| &row.key).collect();
-            for refused in grants.iter().filter(|grant| !room.contains(&grant.key)) {
+            for refused in self.grants.values().filter(|grant| !room.contains(&grant.key)) {
                 if let Some(lease) = self.leases.get_mut(&refused.key) {
                     lease.granted -= refused.amount;
                 }
@@ -305,8 +377,7 @@ impl Desktop {
                 }
             }
         }
-        let rows: Vec<LeaseRow> = self.written.iter().filter_map(|key| self.leases.get(key).cloned()).collect();
-        leases::write(tx, &rows).await
+        self.written.iter().filter_map(|key| self.leases.get(key).cloned()).collect()
     }
 
     fn answer(&self, desk: &Desk, holder: Holder<'_>, claim: &Claim, target: &Target<'_>, now: i64) -> Answer {

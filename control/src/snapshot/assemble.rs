@@ -223,7 +223,9 @@ fn price(row: PriceRow) -> (String, Price) {
 }
 
 /// A quota that nodes enforce.
-fn quota(row: QuotaRow) -> (String, Quota) {
+/// A quota as it is told, by its id.
+#[must_use]
+pub fn quota(row: QuotaRow) -> (String, Quota) {
     let spec = row.spec;
     let body = Quota {
         tenant_id: row.tenant_id,

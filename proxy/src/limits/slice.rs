@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
+use clawgate_shared::mutant::{self, Mutant};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -126,6 +127,9 @@ impl Hold {
     /// Which window; its name stays when the window is over.
     #[must_use]
     pub fn window_start_micros(&self) -> i64 {
+        if mutant::is(Mutant::WindowOfSettle) {
+            return self.slice.current.load().as_ref().unwrap_or(&self.window).start_micros();
+        }
         self.window.start_micros()
     }
 
@@ -153,7 +157,9 @@ impl Hold {
     }
 
     fn end(&mut self, used: u64) {
-        self.window.settle(std::mem::take(&mut self.amount), used);
+        let amount =
+            if mutant::is(Mutant::DoubleSettleOnDrop) { self.amount } else { std::mem::take(&mut self.amount) };
+        self.window.settle(amount, used);
         self.slice.tell();
     }
 }

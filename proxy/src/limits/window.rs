@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use clawgate_shared::mutant::{self, Mutant};
+
 /// What the control plane said last about the whole window, all nodes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -85,7 +87,7 @@ impl Window {
     /// Whether the lease may be used.
     #[must_use]
     pub fn is_usable(&self, now: i64) -> bool {
-        now < self.usable_until.load(Ordering::Relaxed)
+        now < self.usable_until.load(Ordering::Relaxed) || mutant::is(Mutant::LeaseUsedAfterExpiry)
     }
 
     /// Takes `amount` if there is so much; it must be settled later.

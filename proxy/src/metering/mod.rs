@@ -9,6 +9,7 @@
 pub mod backoff;
 mod fold;
 pub mod record;
+pub mod shipment;
 pub mod shipper;
 #[cfg(test)]
 mod shipper_tests;

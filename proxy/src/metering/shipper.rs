@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::backoff::Backoff;
-use super::fold::fold;
+use super::shipment;
 use super::spool::{ShardLog, Spool, SpoolError};
 use crate::quota::ChannelSource;
 
@@ -182,12 +182,7 @@ impl Shipper {
     async fn ship(&self, log: &ShardLog) -> Result<(), ShipError> {
         let channel = (self.channel)().ok_or(ShipError::NoChannel)?;
         let reader = log.clone();
-        let batch = blocking(move || {
-            let mut batch = reader.read(MAX_RECORDS, MAX_BYTES)?;
-            fold(&mut batch.records);
-            Ok(batch)
-        })
-        .await?;
+        let batch = blocking(move || shipment::next(&reader, MAX_RECORDS, MAX_BYTES)).await?;
         if batch.records.is_empty() {
             return Ok(());
         }
@@ -214,8 +209,8 @@ impl Shipper {
             );
         }
         let owner = log.clone();
-        blocking(move || owner.acknowledge(next)).await?;
-        if next == first { Err(ShipError::NoProgress(next)) } else { Ok(()) }
+        let further = blocking(move || shipment::answered(&owner, (first, end), next)).await?;
+        if further { Ok(()) } else { Err(ShipError::NoProgress(next)) }
     }
 
     /// Until `end`, or until a flush is asked for.

@@ -11,7 +11,7 @@ mod admission;
 mod bound;
 mod permit;
 mod renewer;
-mod trade;
+pub mod trade;
 
 pub use admission::{Verdict, judge};
 pub use bound::{Bound, Demand};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use clawgate_shared::mutant::{self, Mutant};
 use clawgate_shared::usage::Usage;
 use smallvec::SmallVec;
 
@@ -147,7 +148,7 @@ impl Entry {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.sent {
+        if self.sent && !mutant::is(Mutant::VoidAfterDispatch) {
             for entry in std::mem::take(&mut self.entries) {
                 let amount = entry.held.amount();
                 entry.held.settle(amount);

@@ -342,8 +342,10 @@ impl Work<'_> {
     }
 }
 
-/// `None`: a word in it is not known.
-fn quota_rule(quota: &wire::Quota, slice: Arc<Slice>) -> Option<QuotaRule> {
+/// A quota as told, with the slice that counts for it. `None`: a word in it is
+/// not known.
+#[must_use]
+pub fn quota_rule(quota: &wire::Quota, slice: Arc<Slice>) -> Option<QuotaRule> {
     Some(QuotaRule {
         slice,
         scope: quota.scope.as_str().into(),

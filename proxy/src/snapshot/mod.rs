@@ -11,6 +11,6 @@ mod compile;
 mod handle;
 mod model;
 
-pub use compile::{Inputs, compile};
+pub use compile::{Inputs, compile, quota_rule};
 pub use handle::Handle;
 pub use model::{Bot, BotState, Snapshot, Tenant, TokenEntry};

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use clawgate_shared::content::{Change, Content, kind_of};
+use clawgate_shared::mutant::{self, Mutant};
 use clawgate_shared::proto::node::{Resource, SealedSecret, Update, Version};
 
 use crate::snapshot::cache::Saved;
@@ -117,7 +118,8 @@ impl Session {
         let version = update.version.ok_or_else(|| Refusal::resync("the update has no version"))?;
         if let Some(held) = self.held.as_mut().filter(|_| !self.other_plane) {
             let old = &held.version;
-            if (version.generation, version.revision) < (old.generation, old.revision) {
+            let older = (version.generation, version.revision) < (old.generation, old.revision);
+            if older && !mutant::is(Mutant::OlderSnapshotTaken) {
                 return Err(Refusal::keep(format!(
                     "revision {}-{} is older than {}-{}, which is served",
                     version.generation, version.revision, old.generation, old.revision

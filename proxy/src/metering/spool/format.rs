@@ -9,6 +9,8 @@
 
 use std::ops::Range;
 
+use clawgate_shared::mutant::{self, Mutant};
+
 /// Largest payload of a frame, in bytes.
 pub const MAX_RECORD: usize = 256 << 10;
 /// Bytes before a payload.
@@ -106,7 +108,8 @@ pub(super) fn frame_at(bytes: &[u8], at: usize) -> Frame {
     }
     let payload = at + FRAME_HEADER..at + FRAME_HEADER + length;
     let Some(body) = bytes.get(payload.clone()) else { return Frame::Incomplete };
-    if checksum(&head[8..16], body) == sum { Frame::Record { position, payload } } else { Frame::Bad }
+    let right = checksum(&head[8..16], body) == sum || mutant::is(Mutant::TornTailTrusted);
+    if right { Frame::Record { position, payload } } else { Frame::Bad }
 }
 
 /// The offset of the next whole record at or behind `from` whose position is at
