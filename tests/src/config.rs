@@ -44,6 +44,33 @@ pub fn verify() -> bool {
     is_on("CLAWGATE_VERIFY")
 }
 
+fn number(name: &str) -> Option<u64> {
+    let text = env::var_os(name).filter(|value| !value.is_empty())?;
+    let number = text.to_str().and_then(|text| text.replace('_', "").parse().ok());
+    assert!(number.is_some(), "{name} is no number: {}", text.display());
+    number
+}
+
+/// The one seed of the simulation that is to be run and told:
+/// `CLAWGATE_SIM_SEED`.
+#[must_use]
+pub fn sim_seed() -> Option<u64> {
+    number("CLAWGATE_SIM_SEED")
+}
+
+/// The first seed of the simulation: `CLAWGATE_SIM_FROM`, else 0.
+#[must_use]
+pub fn sim_from() -> u64 {
+    number("CLAWGATE_SIM_FROM").unwrap_or(0)
+}
+
+/// How many seeds of the simulation are run: `CLAWGATE_SIM_SEEDS`, else 10,000,
+/// and 1,000,000 when the long sizes are wanted.
+#[must_use]
+pub fn sim_seeds() -> u64 {
+    number("CLAWGATE_SIM_SEEDS").unwrap_or(if verify() { 1_000_000 } else { 10_000 })
+}
+
 /// Set in a test that runs once more in a network of its own.
 pub const OWN_NETWORK: &str = "CLAWGATE_TEST_OWN_NETWORK";
 

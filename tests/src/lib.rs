@@ -1,8 +1,9 @@
 //! The harness: real processes on port 0 in directories of their own, and the
 //! clients that talk to them.
 //!
-//! Invariant: nothing here calls into the planes. A scenario sees what an
-//! administrator, a bot and a vendor see, plus files and process tables.
+//! Invariant: nothing here calls into the planes but [`sim`], which is made of
+//! them. A scenario sees what an administrator, a bot and a vendor see, plus
+//! files and process tables.
 //! Deliberately absent: sleeping for a fixed time. [`wait::until`] polls a
 //! condition against a deadline.
 
@@ -19,6 +20,7 @@ pub mod process;
 pub mod recordings;
 pub mod rest;
 pub mod rootfs;
+pub mod sim;
 pub mod stack;
 pub mod up;
 pub mod wait;
