@@ -115,6 +115,9 @@ fn once(id: &str, exchange: &Exchange, event: Option<&Event>) -> Result<(), Brok
     if exchange.open == Kept::No {
         return broken("is counted, and was not sent");
     }
+    if u64::try_from(event.log.1) != Ok(exchange.epoch) {
+        return broken("is counted for another epoch");
+    }
     if event.row.indeterminate {
         let known = exchange.settle == Kept::Yes && !exchange.forgotten;
         return if known { broken("its end was lost") } else { Ok(()) };

@@ -14,6 +14,7 @@ use clawgate_control::snapshot::assemble::{Assembled, quota};
 use clawgate_control::snapshot::history::{History, Published};
 use clawgate_control::snapshot::rollout::{Rollout, SessionId};
 use clawgate_control::snapshot::session::Session;
+use clawgate_control::store::quota_leases::LeaseRow;
 use clawgate_control::store::quota_windows::{WindowChange, WindowKey};
 use clawgate_control::store::quotas::QuotaRow;
 use clawgate_shared::content::Content;
@@ -255,11 +256,15 @@ impl Control {
         // Every restore has a generation of its own.
         self.tables.revision.generation = live.revision.generation + 1;
         for (key, row) in live.windows.iter() {
-            let kept = self.tables.windows.get(key).map_or(0, |row| row.settled + row.outstanding);
-            let extra = self.tables.windows.get(key).map_or(0, |row| row.extra);
+            let settled = self.tables.windows.get(key).map_or(0, |row| row.settled);
             // What was used and is not known any more may be used again.
-            env.truth.allow(key, (row.settled + row.outstanding - kept).max(0));
-            env.truth.allow(key, row.extra - extra);
+            env.truth.allow(key, row.settled - settled);
+        }
+        for (key, lease) in live.leases.iter() {
+            // So may what is lent and not known, until its node has named it;
+            // what others gave back since may be named after that.
+            let rest = self.tables.leases.get(key).map_or(0, LeaseRow::rest);
+            env.truth.allow(&lease.key, lease.rest() - rest);
         }
         for (id, exchange) in &mut env.truth.exchanges {
             let was = live.events.contains_key(id) || live.opens.contains_key(id);

@@ -18,8 +18,7 @@ use super::world::Env;
 use super::{Broken, check};
 
 /// Every exchange is of one bot, and is summed up in one place.
-const PLACE: Place =
-    Place { dims: Dims { exchange: 1, model: 2, key: 3, bot: 4, tenant: 5, caller: 6 }, origin: 7 };
+const PLACE: Place = Place { dims: Dims { exchange: 1, model: 2, key: 3, bot: 4, tenant: 5, caller: 6 }, origin: 7 };
 
 impl Control {
     /// A node ships a batch; the answer is the next position.

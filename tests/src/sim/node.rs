@@ -78,8 +78,17 @@ pub struct Machine {
     saved: Option<Saved>,
     /// The newest last.
     pub(super) processes: Vec<Process>,
-    /// Records that a power cut may take: whose, and whether it is a SETTLE.
-    pub(super) unsynced: Vec<(String, bool)>,
+    /// Records that a power cut may take.
+    pub(super) unsynced: Unsynced,
+}
+
+/// Records that a power cut may take: whose, and whether it is a SETTLE.
+#[derive(Default)]
+pub struct Unsynced {
+    /// Until the next sync.
+    pub(super) new: Vec<(String, bool)>,
+    /// Their sync has failed, and there is no second one.
+    doubtful: Vec<(String, bool)>,
 }
 
 /// One process of a node.
@@ -109,7 +118,7 @@ impl Machine {
             clocks: Arc::default(),
             saved: None,
             processes: Vec::new(),
-            unsynced: Vec::new(),
+            unsynced: Unsynced::default(),
         }
     }
 
@@ -122,11 +131,8 @@ impl Machine {
     /// A new process begins. It may fail for want of disk.
     pub(super) fn start(&mut self, env: &mut Env) {
         let disk = self.disk.process();
-        let options = SpoolOptions {
-            shards: env.plan.shards,
-            limit_bytes: env.plan.spool_bytes,
-            segment_bytes: 8 << 10,
-        };
+        let options =
+            SpoolOptions { shards: env.plan.shards, limit_bytes: env.plan.spool_bytes, segment_bytes: 8 << 10 };
         let opened = Spool::open_on(Arc::new(disk.clone()), self.clocks.clone(), Path::new("/spool"), options);
         let Ok(spool) = opened else { return disk.kill() };
         let (slices, rules) = (Arc::new(Slices::default()), Arc::default());
@@ -179,7 +185,8 @@ impl Machine {
         }
         let survival = if env.rng.chance(300) { Survival::Synced } else { Survival::Random };
         self.disk.power_cut(survival);
-        for (id, settle) in self.unsynced.drain(..) {
+        let Unsynced { new, doubtful } = std::mem::take(&mut self.unsynced);
+        for (id, settle) in new.into_iter().chain(doubtful) {
             env.say(|| format!("{id}: perhaps lost, settle: {settle}"));
             env.truth.unsynced(&id, settle);
         }
@@ -207,7 +214,7 @@ impl Machine {
             process.next_adoption = env.now + ADOPT;
             let adopted = process.spool.adopt();
             let reaped = process.spool.reap();
-            if let Ok(1..) = adopted {
+            if !matches!(adopted, Ok(0)) || reaped.is_err() {
                 env.say(|| format!("process {}: {adopted:?} epochs taken over, {reaped:?}", process.number));
             }
         }
@@ -281,11 +288,13 @@ impl Process {
     }
 
     /// Puts on disk what was appended.
-    pub(super) fn sync(&self, unsynced: &mut Vec<(String, bool)>) {
+    pub(super) fn sync(&self, unsynced: &mut Unsynced) {
         let before = self.spool.stats().sync_failures;
         self.spool.sync();
         if self.spool.stats().sync_failures == before {
-            unsynced.clear();
+            unsynced.new.clear();
+        } else {
+            unsynced.doubtful.append(&mut unsynced.new);
         }
     }
 

@@ -12,7 +12,7 @@ use clawgate_shared::mutant::{self, Mutant};
 use clawgate_shared::usage::Usage;
 
 use super::Broken;
-use super::node::{Machine, Process};
+use super::node::{Machine, Process, Unsynced};
 use super::plan::SECOND;
 use super::truth::{Exchange, Kept, Line};
 use super::world::{BOT, Env, TENANT};
@@ -119,14 +119,16 @@ impl Machine {
     /// Requests that were not sent in time are given up.
     pub(super) fn give_up(&mut self, now: i64) {
         for process in &mut self.processes {
-            process.requests.retain(|request| request.ticket.is_some() || request.sent || now - request.admitted < SOON);
+            process
+                .requests
+                .retain(|request| request.ticket.is_some() || request.sent || now - request.admitted < SOON);
         }
     }
 }
 
 impl Process {
     /// Writes the OPEN. Whether it is there.
-    fn open(&mut self, env: &mut Env, at: usize, unsynced: &mut Vec<(String, bool)>) -> bool {
+    fn open(&mut self, env: &mut Env, at: usize, unsynced: &mut Unsynced) -> bool {
         let request = &mut self.requests[at];
         let charges: Vec<ChargeRecord<'_>> = request.permit.held().map(charge).collect();
         let reserved_tokens = request.permit.tokens();
@@ -135,7 +137,7 @@ impl Process {
         env.say(|| format!("process {}: OPEN of {}", self.number, request.id));
         request.ticket = Some(ticket);
         request.permit.sent();
-        unsynced.push((request.id.clone(), false));
+        unsynced.new.push((request.id.clone(), false));
         if let Some(exchange) = env.truth.exchanges.get_mut(&request.id) {
             exchange.open = Kept::Yes;
         }
@@ -143,7 +145,7 @@ impl Process {
     }
 
     /// Writes the SETTLE, and lets go of what is held.
-    fn write(&mut self, env: &mut Env, request: Request, reported: Option<i64>, unsynced: &mut Vec<(String, bool)>) {
+    fn write(&mut self, env: &mut Env, request: Request, reported: Option<i64>, unsynced: &mut Unsynced) {
         let Request { id, permit, at, ticket: Some(ticket), .. } = request else { return };
         let tokens = reported.map(|tokens| u64::try_from(tokens).unwrap_or(0));
         let usage = Usage { total: tokens, ..Usage::default() };
@@ -161,7 +163,7 @@ impl Process {
         env.say(|| format!("process {}: SETTLE of {id}: {reported:?}, written: {written}", self.number));
         drop(charges);
         if written {
-            unsynced.push((id.clone(), true));
+            unsynced.new.push((id.clone(), true));
         }
         env.truth.ended(&id, reported, written);
         if reported.is_some() {

@@ -10,7 +10,7 @@ use clawgate_shared::mutant::Mutant;
 use super::{Broken, Tally, run, trace};
 
 /// Last steps of a failed seed that are printed.
-const SHOWN: usize = 400;
+const SHOWN: usize = 100_000;
 
 /// What a range of seeds came to.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +83,7 @@ pub fn story(seed: u64, bug: Option<Mutant>) -> String {
         Ok(tally) => format!("holds: {tally:?}"),
         Err(broken) => broken.to_string(),
     };
-    let again = format!("CLAWGATE_SIM_SEED={seed} cargo test --release -p clawgate-tests --test simulation -- --nocapture");
+    let again =
+        format!("CLAWGATE_SIM_SEED={seed} cargo test --release -p clawgate-tests --test simulation -- --nocapture");
     format!("{}\nseed {seed}: {end}\nagain: {again}\n", steps[skipped..].join("\n"))
 }

@@ -187,9 +187,8 @@ impl Tables {
     /// `usage_ingest::newest_epoch`
     #[must_use]
     pub fn newest_epoch(&self, node_id: &str, instance_id: &str) -> Option<i64> {
-        let of = |((node, _, _), (cursor, _)): &(&Log, &(Cursor, i64))| {
-            node == node_id && cursor.instance_id == instance_id
-        };
+        let of =
+            |((node, _, _), (cursor, _)): &(&Log, &(Cursor, i64))| node == node_id && cursor.instance_id == instance_id;
         self.cursors.iter().filter(of).map(|((_, epoch, _), _)| *epoch).max()
     }
 

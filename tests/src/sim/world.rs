@@ -14,7 +14,7 @@ use super::network::{Message, Network};
 use super::node::Machine;
 use super::plan::{Plan, SECOND};
 use super::rng::Rng;
-use super::truth::Truth;
+use super::truth::{Kept, Truth};
 use super::{Broken, check, instance};
 
 /// Nodes of the fleet.
@@ -93,18 +93,17 @@ impl World {
         let nodes: Vec<String> = (0..NODES).map(|node| format!("node_{node:032x}")).collect();
         let machines = nodes.iter().enumerate();
         let machines = machines.map(|(index, id)| Machine::new(index, id.clone(), rng.next())).collect();
-        let network = Network { cut: vec![false; NODES + 1], ..Network::default() };
+        let mut network = Network::default();
+        network.cut = vec![false; NODES + 1];
         let trace = trace.then(Vec::new);
         let (truth, tally) = (Truth::default(), Tally::default());
         let mut env = Env { now: plan.begin, rng, plan, truth, network, tally, trace, nodes };
         let mut control = Control::default();
         control.tables.revision = Revision { generation: 1, revision: 1 };
         let kinds = env.plan.windows.clone();
-        let quotas: Vec<QuotaRow> =
-            kinds.iter().enumerate().map(|(at, _)| quota(&env.plan, at, kinds.len())).collect();
+        let quotas: Vec<QuotaRow> = kinds.iter().enumerate().map(|(at, _)| quota(&env.plan, at, kinds.len())).collect();
         quotas.iter().for_each(|row| env.truth.raise(&row.id, row.spec.limit));
         control.tables.quotas = Rc::new(quotas);
-        env.say(|| String::new());
         Self { env, control, machines, zombie: None }
     }
 
@@ -199,7 +198,10 @@ impl World {
 
     fn deliver_to_node(&mut self, message: Message) -> Result<(), Broken> {
         let env = &mut self.env;
-        let (Message::Traded(call, _) | Message::Shipped(call, _) | Message::Refused(call) | Message::Update(call, _)
+        let (Message::Traded(call, _)
+        | Message::Shipped(call, _)
+        | Message::Refused(call)
+        | Message::Update(call, _)
         | Message::GoneAtNode(call)) = &message
         else {
             return Ok(());
@@ -367,13 +369,15 @@ impl World {
             let machine = &mut self.machines[at];
             machine.disk.heal();
             machine.disk.set_capacity(None);
-            if machine.processes.last().is_none_or(|process| !process.serves()) {
-                machine.start(&mut self.env);
-            }
             for process in 0..machine.processes.len() {
                 while !machine.processes[process].requests.is_empty() {
                     machine.settle(&mut self.env, process, 0, true);
                 }
+            }
+            // An exchange whose end could not be written ends with its epoch.
+            let ends = self.env.truth.exchanges.values().any(|one| one.machine == at && one.settle != Kept::Yes);
+            if ends || machine.processes.last().is_none_or(|process| !process.serves()) {
+                machine.start(&mut self.env);
             }
         }
         if self.control.process.is_none() {

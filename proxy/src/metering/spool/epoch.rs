@@ -33,6 +33,11 @@ impl EpochDir {
         let disk = &*on.disk;
         let epochs = root.join(EPOCHS);
         disk.make_dir(&epochs).map_err(SpoolError::io("make the directory"))?;
+        // A new spool has a name only once the directory that it is in has it.
+        let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let Err(error) = disk.sync_dir(parent) {
+            tracing::warn!(%error, "the directory of the usage spool was not synced");
+        }
         let _whole = lock_whole(disk, root)?;
         sweep(disk, &epochs);
         let number = next_number(disk, &*on.clock, root)?;
@@ -145,7 +150,7 @@ fn sweep(disk: &dyn Disk, epochs: &Path) {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::memory_disk::MemoryDisk;
+    use super::super::memory_disk::{MemoryDisk, Survival};
     use super::*;
 
     const ROOT: &str = "/spool";
@@ -188,6 +193,17 @@ mod tests {
         let first = create(&on);
         first.remove(&*on.disk).expect("removes");
         assert!(create(&on).number() > first.number());
+    }
+
+    #[test]
+    fn a_spool_that_was_just_made_outlives_the_power() {
+        let disk = MemoryDisk::new(1);
+        let on = Shared::new(Arc::new(disk.process()), Arc::new(disk.clone()));
+        let epoch = create(&on);
+        epoch.sync(&*on.disk).expect("syncs");
+        disk.power_cut(Survival::Synced);
+        let after = disk.process();
+        assert_eq!(EpochDir::list(&after, Path::new(ROOT)).expect("lists"), [epoch.number()]);
     }
 
     #[test]
