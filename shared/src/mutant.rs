@@ -37,8 +37,8 @@ pub enum Mutant {
     WindowOfSettle,
     /// A node takes a configuration that is older than what it serves.
     OlderSnapshotTaken,
-    /// An event that is known already is charged again.
-    DuplicateCharged,
+    /// An exchange whose end nobody saw charges nothing.
+    IndeterminateFree,
     /// The shipper takes a batch for taken, wherever the control plane says it is.
     AnswerIgnored,
     /// A lease whose time has passed is taken back, and the node is not told.
@@ -61,7 +61,7 @@ impl Mutant {
         Self::EpochEndForgetsLeases,
         Self::WindowOfSettle,
         Self::OlderSnapshotTaken,
-        Self::DuplicateCharged,
+        Self::IndeterminateFree,
         Self::AnswerIgnored,
         Self::ExpiryNotTold,
     ];

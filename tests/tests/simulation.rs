@@ -5,6 +5,10 @@ use clawgate_shared::mutant::Mutant;
 use clawgate_tests::config;
 use clawgate_tests::sim::{run, runner};
 
+/// Half the time of a seed goes by in the allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeds in which every seeded bug must be found.
 const ENOUGH: u64 = 10_000;
 

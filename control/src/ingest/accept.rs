@@ -220,8 +220,7 @@ async fn add(
 /// The events that were not known. Pure.
 #[must_use]
 pub fn those_new<'e>(events: &'e [EventRow], new: &[bool]) -> Vec<&'e EventRow> {
-    let charged = |new: bool| new || mutant::is(Mutant::DuplicateCharged);
-    events.iter().zip(new).filter_map(|(event, new)| charged(*new).then_some(event)).collect()
+    events.iter().zip(new).filter_map(|(event, new)| new.then_some(event)).collect()
 }
 
 /// Adds events of one shard with their sums. Says for each whether it was new,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use clawgate_shared::id;
+use clawgate_shared::mutant::{self, Mutant};
 use clawgate_shared::pricing::ServiceTier;
 use clawgate_shared::proto::node::{self as wire, Attempt, Open, Settle, UsageRecord, usage_record::Kind};
 use clawgate_shared::usage::{Billing, Usage};
@@ -169,7 +170,8 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
 /// reservation.
 #[must_use]
 pub fn indeterminate(mut open: OpenRow) -> EventRow {
-    let charges = std::mem::take(&mut open.reserved);
+    let reserved = std::mem::take(&mut open.reserved);
+    let charges = if mutant::is(Mutant::IndeterminateFree) { Vec::new() } else { reserved };
     let held = (open.reserved_tokens > 0).then_some(open.reserved_tokens);
     EventRow {
         labels: "{}".into(),

@@ -118,18 +118,23 @@ fn once(id: &str, exchange: &Exchange, event: Option<&Event>) -> Result<(), Brok
     if u64::try_from(event.log.1) != Ok(exchange.epoch) {
         return broken("is counted for another epoch");
     }
-    if event.row.indeterminate {
-        let known = exchange.settle == Kept::Yes && !exchange.forgotten;
-        return if known { broken("its end was lost") } else { Ok(()) };
-    }
-    if exchange.settle == Kept::No {
-        return broken("ended, and nobody said so");
-    }
     let charged = |key: &WindowKey| {
         let charges = event.row.charges.iter();
         let of = |charge: &&_| key.quota_id == charge_key(charge).0 && key.start == charge_key(charge).1;
         charges.filter(of).map(|charge| charge.amount).sum::<i64>()
     };
+    if event.row.indeterminate {
+        let held = exchange.lines.iter().all(|line| charged(&line.key) == line.held);
+        let known = exchange.settle == Kept::Yes && !exchange.forgotten;
+        return match (known, held) {
+            (true, _) => broken("its end was lost"),
+            (false, true) => Ok(()),
+            (false, false) => broken("nobody saw its end, and it is not charged as it was held"),
+        };
+    }
+    if exchange.settle == Kept::No {
+        return broken("ended, and nobody said so");
+    }
     if exchange.lines.iter().any(|line| charged(&line.key) != exchange.charge(line)) {
         return broken("is charged otherwise than it was admitted");
     }

@@ -313,6 +313,20 @@ impl Control {
         }
     }
 
+    /// What is left of the window that has the least left now.
+    #[must_use]
+    pub fn least_left(&self, now: i64) -> i64 {
+        let Some(process) = &self.process else { return 0 };
+        let left = |row: &QuotaRow| {
+            let quota = process.book.get(&row.id)?;
+            let key = WindowKey { quota_id: row.id.clone(), start: quota.window_at(self.clock(now)).start };
+            let (extra, taken) =
+                self.tables.windows.get(&key).map_or((0, 0), |row| (row.extra, row.settled + row.outstanding));
+            Some(quota.limit + extra - taken)
+        };
+        self.tables.quotas.iter().filter_map(left).min().unwrap_or(0)
+    }
+
     /// What every node should serve.
     #[must_use]
     pub fn version(&self) -> Option<Version> {

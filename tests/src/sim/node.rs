@@ -82,13 +82,31 @@ pub struct Machine {
     pub(super) unsynced: Unsynced,
 }
 
-/// Records that a power cut may take: whose, and whether it is a SETTLE.
+/// A record: of which epoch and exchange, and whether it is a SETTLE.
+type Written = (u64, String, bool);
+
+/// Records that a power cut may take.
 #[derive(Default)]
 pub struct Unsynced {
-    /// Until the next sync.
-    pub(super) new: Vec<(String, bool)>,
+    /// Until their process syncs.
+    new: Vec<Written>,
     /// Their sync has failed, and there is no second one.
-    doubtful: Vec<(String, bool)>,
+    doubtful: Vec<Written>,
+}
+
+impl Unsynced {
+    pub(super) fn add(&mut self, epoch: u64, id: &str, settle: bool) {
+        self.new.push((epoch, id.to_owned(), settle));
+    }
+
+    /// A process has tried to sync what it wrote.
+    fn synced(&mut self, epoch: u64, failed: bool) {
+        let (own, others) = std::mem::take(&mut self.new).into_iter().partition(|(of, ..)| *of == epoch);
+        self.new = others;
+        if failed {
+            self.doubtful.extend::<Vec<Written>>(own);
+        }
+    }
 }
 
 /// One process of a node.
@@ -186,7 +204,7 @@ impl Machine {
         let survival = if env.rng.chance(300) { Survival::Synced } else { Survival::Random };
         self.disk.power_cut(survival);
         let Unsynced { new, doubtful } = std::mem::take(&mut self.unsynced);
-        for (id, settle) in new.into_iter().chain(doubtful) {
+        for (_, id, settle) in new.into_iter().chain(doubtful) {
             env.say(|| format!("{id}: perhaps lost, settle: {settle}"));
             env.truth.unsynced(&id, settle);
         }
@@ -291,11 +309,7 @@ impl Process {
     pub(super) fn sync(&self, unsynced: &mut Unsynced) {
         let before = self.spool.stats().sync_failures;
         self.spool.sync();
-        if self.spool.stats().sync_failures == before {
-            unsynced.new.clear();
-        } else {
-            unsynced.doubtful.append(&mut unsynced.new);
-        }
+        unsynced.synced(self.spool.epoch(), self.spool.stats().sync_failures > before);
     }
 
     fn connect(&mut self, env: &mut Env, machine: usize) {

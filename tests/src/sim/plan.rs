@@ -62,6 +62,9 @@ pub struct Plan {
     pub disk: u64,
     /// Nothing happens for minutes.
     pub pause: u64,
+    /// How much longer than usual it takes from one thing to the next: where it
+    /// is much, leases run out between two calls.
+    pub slow: i64,
 }
 
 impl Plan {
@@ -74,6 +77,7 @@ impl Plan {
         let (handover, zombie, crash) = (some(15), some(12), some(60));
         let (restore, change, clock) = (some(6), some(15), some(20));
         let (disk, pause) = (some(30), some(12));
+        let slow = if rng.chance(250) { rng.range(10, 80) } else { 1 };
         let quotas = 1 + rng.index(2);
         let mut windows: Vec<QuotaWindow> = (0..quotas).map(|_| rng.pick(&WINDOWS)).collect();
         if rng.chance(300) {
@@ -106,6 +110,7 @@ impl Plan {
             clock,
             disk,
             pause,
+            slow,
         }
     }
 

@@ -137,7 +137,7 @@ impl Process {
         env.say(|| format!("process {}: OPEN of {}", self.number, request.id));
         request.ticket = Some(ticket);
         request.permit.sent();
-        unsynced.new.push((request.id.clone(), false));
+        unsynced.add(self.spool.epoch(), &request.id, false);
         if let Some(exchange) = env.truth.exchanges.get_mut(&request.id) {
             exchange.open = Kept::Yes;
         }
@@ -163,7 +163,7 @@ impl Process {
         env.say(|| format!("process {}: SETTLE of {id}: {reported:?}, written: {written}", self.number));
         drop(charges);
         if written {
-            unsynced.new.push((id.clone(), true));
+            unsynced.add(self.spool.epoch(), &id, true);
         }
         env.truth.ended(&id, reported, written);
         if reported.is_some() {

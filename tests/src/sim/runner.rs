@@ -10,7 +10,7 @@ use clawgate_shared::mutant::Mutant;
 use super::{Broken, Tally, run, trace};
 
 /// Last steps of a failed seed that are printed.
-const SHOWN: usize = 100_000;
+const SHOWN: usize = 400;
 
 /// What a range of seeds came to.
 #[derive(Clone, Debug, Default)]

@@ -19,6 +19,9 @@ use super::{Broken, check, instance};
 
 /// Nodes of the fleet.
 const NODES: usize = 3;
+/// What must be left of a window for all nodes to have some, also while grants
+/// are cautious.
+const ENOUGH: i64 = 64;
 /// Whose quotas are at stake.
 pub const TENANT: &str = "ten_1";
 /// Who asks.
@@ -127,12 +130,12 @@ impl World {
         for _ in 0..self.env.plan.steps {
             let pause = self.env.plan.pause;
             let wait = match self.env.rng.below(100) {
-                _ if self.env.rng.chance(pause) => self.env.rng.range(60 * SECOND, 17 * 60 * SECOND),
+                _ if self.env.rng.chance(pause) => self.env.rng.range(60 * SECOND, 17 * 60 * SECOND) / self.env.plan.slow,
                 0..70 => self.env.rng.range(500, 100_000),
                 70..95 => self.env.rng.range(100_000, 2 * SECOND),
                 _ => self.env.rng.range(2 * SECOND, 40 * SECOND),
             };
-            self.pass(wait)?;
+            self.pass(wait * self.env.plan.slow)?;
             self.trouble();
             for _ in 0..1 + self.env.rng.below(4) {
                 self.work()?;
@@ -386,7 +389,33 @@ impl World {
         for wait in [SECOND; 40].into_iter().chain([20 * SECOND; 60]) {
             self.pass(wait)?;
         }
-        check::at_rest(self)
+        check::at_rest(self)?;
+        self.serve()
+    }
+
+    /// Nothing is refused that is left: every node gets some of every window
+    /// that has some.
+    fn serve(&mut self) -> Result<(), Broken> {
+        for at in 0..NODES {
+            let (before, most) = (self.env.tally.admitted, 12);
+            for _ in 0..most {
+                if self.control.least_left(self.env.now) < ENOUGH {
+                    return Ok(());
+                }
+                self.machines[at].admit(&mut self.env, 1);
+                if self.env.tally.admitted > before {
+                    break;
+                }
+                self.pass(SECOND)?;
+            }
+            if self.env.tally.admitted == before {
+                let windows = &self.control.tables.windows;
+                return Err(Broken::new("what is left is not refused", format!("machine {at}: {windows:?}")));
+            }
+            // It is not sent in time, and so goes back.
+            self.pass(60 * SECOND)?;
+        }
+        Ok(())
     }
 }
 
