@@ -139,7 +139,7 @@ impl Book {
 
     /// Notes which limits are lower than in the book before; what that one had
     /// noted stays noted, until there are too many.
-    fn lowered_since(&mut self, before: &Self) {
+    pub fn lowered_since(&mut self, before: &Self) {
         let was = |id: &str| before.by_id.get(id).map_or(0, |quota| quota.limit);
         self.lowered = before.lowered.iter().filter(|id| self.by_id.contains_key(*id)).cloned().collect();
         self.lowered.extend(self.by_id.values().filter(|quota| quota.limit < was(&quota.id)).map(|q| q.id.clone()));

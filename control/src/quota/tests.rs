@@ -201,12 +201,29 @@ async fn a_lease_is_granted_used_and_given_back() {
     node.settles(vec![settle(300, vec![charge(&quota, 300)])]).await;
     assert_eq!(house.ledger(&quota).await, (450, 0));
     let answer = node.one(ask(&quota, 400, 0, 900, 100), NOON).await;
-    assert_eq!((answer.granted, answer.outstanding), (950, 500), "the lease's debt of 50 is paid first");
-    let answer = node.one(ask(&quota, 950, 450, 0, 0), NOON).await;
-    assert_eq!((answer.returned, answer.outstanding), (450, 50));
-    let answer = node.one(ask(&quota, 950, 100, 0, 0), NOON).await;
-    assert_eq!((answer.returned, answer.outstanding), (450, 50), "what was given back stays so");
-    assert_eq!(house.ledger(&quota).await, (450, 50));
+    assert_eq!((answer.granted, answer.outstanding), (1000, 550), "the lease's debt of 50 comes on top");
+    let answer = node.one(ask(&quota, 1000, 450, 0, 0), NOON).await;
+    assert_eq!((answer.returned, answer.outstanding), (450, 100));
+    let answer = node.one(ask(&quota, 1000, 100, 0, 0), NOON).await;
+    assert_eq!((answer.returned, answer.outstanding), (450, 100), "what was given back stays so");
+    assert_eq!(house.ledger(&quota).await, (450, 100));
+}
+
+#[tokio::test]
+async fn a_node_whose_lease_was_overdrawn_gets_what_it_asks_for() {
+    let house = House::new().await;
+    let quota = house.tokens(1000).await;
+    let mut node = house.node('a');
+    node.one(ask(&quota, 0, 0, 400, 100), NOON).await;
+    // Nothing is heard of it for a hold time; then what it had used arrives.
+    let later = NOON + HOLD + 120 * SECOND;
+    assert_eq!(end::expire(house.db(), later).await.expect("runs"), 1);
+    node.settles(vec![settle(300, vec![charge(&quota, 300)])]).await;
+    assert_eq!(house.ledger(&quota).await, (300, 0));
+    let answer = node.one(ask(&quota, 400, 100, 5, 5), later).await;
+    let free = answer.granted - answer.returned - 300;
+    assert_eq!((free, answer.outstanding), (5, 5), "not after sixty calls of 5");
+    assert_eq!(house.ledger(&quota).await, (300, 5));
 }
 
 #[tokio::test]

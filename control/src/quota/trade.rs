@@ -346,14 +346,14 @@ impl Desktop {
             let free = if mutant::is(Mutant::GrantWithoutCondition) { target.quota.limit } else { free };
             let remaining = if now < quotas.learning_until { free / 2 } else { free };
             let size = grant::size(Ask { want, least, remaining, others: others.max(i64::from(elsewhere)) });
-            if size > 0 && lease.granted <= MAX_EXTRA - size {
-                let before = lease.rest();
-                lease.granted += size;
-                // Less than the size when the lease was overdrawn.
-                let more = lease.rest() - before;
-                window.outstanding += more;
+            // What the lease is overdrawn by is settled: it comes on top, else the
+            // node would pay it off in slices and be refused what is left until then.
+            let owed = (lease.returned + lease.settled - lease.granted).max(0);
+            if size > 0 && lease.granted <= MAX_EXTRA - size - owed {
+                lease.granted += size + owed;
+                window.outstanding += size;
                 let none = WindowGrant { key: key.clone(), amount: 0, limit: target.quota.limit };
-                self.grants.entry(key.clone()).or_insert(none).amount += more;
+                self.grants.entry(key.clone()).or_insert(none).amount += size;
             }
             let short = if size == 0 && elsewhere { want.max(least).saturating_sub(free.max(0)) } else { 0 };
             quotas.desk.short(key, holder.node_id, short, now);

@@ -94,7 +94,7 @@ impl Control {
         let mut process = Process {
             quotas,
             rollout: Rollout::default(),
-            book: book(&self.tables, env.plan.zone),
+            book: Arc::new(book(&self.tables, env.plan.zone)),
             history: History::default(),
             streams: BTreeMap::new(),
             began: Instant::now(),
@@ -144,9 +144,7 @@ impl Control {
         if trade::is_over(tx.shards(holder)) {
             return Ok(End::Refused);
         }
-        let mut unnamed = trade::unnamed(&process.quotas, holder, &claims, now);
-        // The same order whatever the hasher does.
-        unnamed.sort();
+        let unnamed = trade::unnamed(&process.book, &process.quotas.desk, holder, &claims, now);
         let unnamed = tx.leases(holder, &unnamed);
         let mut call = trade::Call::new(&process.book, &process.quotas, holder, (&claims, unnamed), now);
         let keys = call.keys();
@@ -223,7 +221,9 @@ impl Control {
             self.tables.revision.revision += 1;
             env.truth.raise(&row.id, limit);
             env.say(|| format!("control: limit of {} is {limit}", row.id));
-            process.book = book(&self.tables, env.plan.zone);
+            let mut next = book(&self.tables, env.plan.zone);
+            next.lowered_since(&process.book);
+            process.book = Arc::new(next);
             self.previous = process.history.current().cloned();
             process.history.push(Arc::new(published(&self.tables)));
         } else {
@@ -348,10 +348,10 @@ impl Process {
     }
 }
 
-fn book(tables: &Tables, zone: &str) -> Arc<Book> {
+fn book(tables: &Tables, zone: &str) -> Book {
     let rows: Vec<QuotaRow> = tables.quotas.to_vec();
     let zones = rows.iter().map(|row| (row.tenant_id.clone(), window::zone(zone))).collect::<HashMap<_, _>>();
-    Arc::new(Book::new(tables.revision.revision.to_string(), rows, &zones))
+    Book::new(tables.revision.revision.to_string(), rows, &zones)
 }
 
 /// What nodes are told of these tables.
