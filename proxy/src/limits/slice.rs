@@ -19,6 +19,10 @@ const AHEAD: i64 = 30_000_000;
 const REFRESH: i64 = 120_000_000;
 /// A shortage is the first one after so long without, in microseconds.
 const PRESSED: i64 = 5_000_000;
+/// A window that is over is remembered for so long: where the control plane's
+/// clock is behind, or is set back, it names the window once more, and what was
+/// used of it is still used.
+const LINGER: i64 = 300_000_000;
 /// What is kept in stock, in seconds of what was last taken per second.
 const STOCK_SECONDS: u64 = 2;
 /// The same in requests of the last one's size.
@@ -289,7 +293,7 @@ impl Slice {
             if window.returned() > before {
                 out.push(self.claim(window, 0, 0));
             }
-            has_lease(window)
+            has_lease(window) || now.saturating_sub(window.ends()) < LINGER
         });
         let current = self.current.load_full();
         let least = self.least.swap(u64::MAX, Ordering::Relaxed);
@@ -373,8 +377,12 @@ impl Slice {
         let start = granted.window_start_micros;
         let current = self.current.load_full();
         let known = current.iter().chain(&others.next).chain(&others.past).find(|w| w.start_micros() == start);
-        if let Some(window) = known {
-            return window.clone();
+        if let Some(window) = known.cloned() {
+            if current.is_none() && granted.ends > now {
+                others.past.retain(|past| !Arc::ptr_eq(past, &window));
+                self.current.store(Some(window.clone()));
+            }
+            return window;
         }
         let window = Arc::new(Window::new(start, granted.ends));
         if current.is_some() && granted.next {
@@ -516,6 +524,18 @@ mod tests {
         late.settle(3);
         assert!(slice.has_lease());
         drop(first);
+    }
+
+    #[test]
+    fn a_window_that_is_named_again_remembers_what_was_used() {
+        let slice = slice();
+        slice.renew(&granted(1, MINUTE, 100), 0);
+        slice.hold(95, 0).expect("fits").settle(95);
+        // Over by our clock; by the control plane's, which is behind, it is not.
+        assert_eq!(claims(&slice, MINUTE).len(), 1);
+        slice.renew(&Granted { returned: 5, ..granted(1, 2 * MINUTE, 107) }, MINUTE);
+        assert_eq!(slice.window(MINUTE).map(|w| (w.used(), w.free())), Some((95, 7)));
+        assert!(slice.hold(8, MINUTE).is_none());
     }
 
     #[test]

@@ -83,7 +83,8 @@ pub fn story(seed: u64, bug: Option<Mutant>) -> String {
         Ok(tally) => format!("holds: {tally:?}"),
         Err(broken) => broken.to_string(),
     };
-    let again =
-        format!("CLAWGATE_SIM_SEED={seed} cargo test --release -p clawgate-tests --test simulation -- --nocapture");
+    let again = format!(
+        "CLAWGATE_SIM_SEED={seed} cargo test --release --workspace --test simulation nothing_breaks -- --nocapture"
+    );
     format!("{}\nseed {seed}: {end}\nagain: {again}\n", steps[skipped..].join("\n"))
 }

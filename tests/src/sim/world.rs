@@ -130,7 +130,9 @@ impl World {
         for _ in 0..self.env.plan.steps {
             let pause = self.env.plan.pause;
             let wait = match self.env.rng.below(100) {
-                _ if self.env.rng.chance(pause) => self.env.rng.range(60 * SECOND, 17 * 60 * SECOND) / self.env.plan.slow,
+                _ if self.env.rng.chance(pause) => {
+                    self.env.rng.range(60 * SECOND, 17 * 60 * SECOND) / self.env.plan.slow
+                }
                 0..70 => self.env.rng.range(500, 100_000),
                 70..95 => self.env.rng.range(100_000, 2 * SECOND),
                 _ => self.env.rng.range(2 * SECOND, 40 * SECOND),
