@@ -206,6 +206,13 @@ impl Shard {
             // A cursor that is behind costs a repetition, no record.
             tracing::warn!(%error, "a usage cursor was not written");
         }
+        // The segment that follows must have its name first: a power failure that
+        // takes both leaves a shard that nobody knows of, and so never ends.
+        if !gone.is_empty()
+            && let Err(error) = self.context.shared.disk.sync_dir(&self.context.dir)
+        {
+            tracing::warn!(%error, "the names of usage segments were not synced");
+        }
         for segment in gone {
             self.context.shared.bytes.fetch_sub(segment.len, Ordering::Relaxed);
             if let Err(error) = self.context.shared.disk.remove_file(&segment.path) {

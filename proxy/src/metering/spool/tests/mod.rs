@@ -2,6 +2,7 @@
 //! exactly once and in order, whatever happens to processes and files.
 
 mod damage;
+mod names;
 mod story;
 
 use std::collections::BTreeMap;
