@@ -148,6 +148,7 @@ impl Machine {
 
     /// A new process begins. It may fail for want of disk.
     pub(super) fn start(&mut self, env: &mut Env) {
+        env.say(|| format!("{}: its disk has {:?}", self.name(), self.disk.files()));
         let disk = self.disk.process();
         let options =
             SpoolOptions { shards: env.plan.shards, limit_bytes: env.plan.spool_bytes, segment_bytes: 8 << 10 };
