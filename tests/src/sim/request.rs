@@ -19,6 +19,8 @@ use super::world::{BOT, Env, TENANT};
 
 /// A request is sent so soon after it was admitted, or not at all.
 const SOON: i64 = 30 * SECOND;
+/// For how long a lease may be used after the call that named it.
+const USABLE: i64 = 13 * 60 * SECOND;
 
 /// A request that was admitted.
 pub struct Request {
@@ -33,13 +35,13 @@ pub struct Request {
 
 impl Machine {
     /// A client asks for something that costs at most `amount` tokens.
-    pub(super) fn admit(&mut self, env: &mut Env, amount: i64) {
+    pub(super) fn admit(&mut self, env: &mut Env, amount: i64) -> Result<(), Broken> {
         let (index, boot) = (self.index, self.clocks.boot(env.now));
         let node_id = self.node_id.clone();
-        let Some(process) = self.processes.iter_mut().find(|process| process.serves()) else { return };
+        let Some(process) = self.processes.iter_mut().find(|process| process.serves()) else { return Ok(()) };
         let rules = process.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if rules.is_empty() {
-            return;
+            return Ok(());
         }
         let (mut permit, mut lines) = (Permit::default(), Vec::new());
         for rule in rules {
@@ -50,8 +52,13 @@ impl Machine {
                 drop(permit);
                 let _waits = rule.slice.short(wanted);
                 process.hurry();
-                return process.trade(env, (index, boot), &node_id);
+                process.trade(env, (index, boot), &node_id);
+                return Ok(());
             };
+            if boot >= process.calls.heard + USABLE {
+                let what = format!("process {}, heard of it at {}", process.number, process.calls.heard);
+                return Err(Broken::new("no lease is used after its time", what));
+            }
             let window = rule.slice.window(boot).map_or(0, |window| window.start_micros());
             lines.push(line(&rule, window, held));
             permit.add(rule, hold);
@@ -73,6 +80,7 @@ impl Machine {
         env.tally.admitted += 1;
         let at = self.clocks.wall();
         process.requests.push(Request { id, permit, admitted: env.now, at, sent: false, ticket: None });
+        Ok(())
     }
 
     /// A request goes on: it is sent.

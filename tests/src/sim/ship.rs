@@ -32,6 +32,8 @@ const MAX_BYTES: usize = 16 << 10;
 pub struct Calls {
     trade: Option<Trade>,
     next_trade: i64,
+    /// When the last call was made that was answered, by the boot clock.
+    pub(super) heard: i64,
     /// By epoch and shard.
     ships: BTreeMap<(u64, u32), Shipment>,
     /// Not before.
@@ -95,6 +97,7 @@ impl Process {
             Some(reply) => {
                 env.say(|| format!("process {}: has {:?}", self.number, reply.leases));
                 self.slices.called(true, boot);
+                self.calls.heard = asked.asked;
                 if trade::take(&self.slices, &asked.claims, reply, asked.asked, boot) {
                     self.hurry();
                 }

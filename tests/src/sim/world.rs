@@ -241,8 +241,7 @@ impl World {
         let machine = &mut self.machines[at];
         if env.rng.chance(400) {
             let amount = env.rng.range(1, env.plan.most + 1);
-            machine.admit(env, amount);
-            return Ok(());
+            return machine.admit(env, amount);
         }
         let busy: Vec<usize> =
             (0..machine.processes.len()).filter(|process| !machine.processes[*process].requests.is_empty()).collect();
@@ -406,7 +405,7 @@ impl World {
                 if self.control.least_left(self.env.now) < ENOUGH {
                     return Ok(());
                 }
-                self.machines[at].admit(&mut self.env, 1);
+                self.machines[at].admit(&mut self.env, 1)?;
                 if self.env.tally.admitted > before {
                     break;
                 }
