@@ -339,6 +339,7 @@ fn below(settings: &mut ProxySettings, file: ProxySettings) {
         max_inflight,
         max_body_bytes,
         spool_max_bytes,
+        spool_full,
         upstream_connect_timeout_ms,
         upstream_head_timeout_ms,
         upstream_idle_timeout_ms,

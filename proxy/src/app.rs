@@ -205,6 +205,13 @@ impl Node {
             metrics.spool_bytes.set(signed(stats.bytes));
             metrics.spool_records.set(signed(stats.records));
             metrics.spool_oldest_seconds.set(signed(stats.oldest_millis / 1000));
+            for (counter, value) in [
+                (&metrics.spool_lost, stats.lost),
+                (&metrics.spool_sync_failures, stats.sync_failures),
+                (&metrics.spool_write_failures, stats.write_failures),
+            ] {
+                counter.inner().store(value, Ordering::Relaxed);
+            }
             metrics.lease_remaining.set(signed(services.slices.remaining(clock::boot_micros())));
             metrics.config_age_seconds.set(signed(age_secs(&state)));
         };
@@ -275,6 +282,7 @@ fn services(
         snapshots: Arc::new(Handle::default()),
         client: Client::new(egress, config.timeouts),
         spool,
+        when_full: config.spool_full,
         slices: Arc::default(),
         learned: Learned::default(),
         gates: Arc::default(),

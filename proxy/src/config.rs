@@ -10,6 +10,7 @@ use std::time::Duration;
 use clawgate_shared::egress::PrivateUpstreams;
 use zeroize::Zeroizing;
 
+use crate::exchange::WhenFull;
 use crate::server::{SourcePolicy, TlsFiles};
 use crate::sync::ControlTarget;
 use crate::upstream::Timeouts;
@@ -34,6 +35,8 @@ pub struct ProxySettings {
     pub max_inflight: Option<usize>,
     pub max_body_bytes: Option<usize>,
     pub spool_max_bytes: Option<u64>,
+    /// `refuse` or `serve`.
+    pub spool_full: Option<String>,
     pub upstream_connect_timeout_ms: Option<u64>,
     pub upstream_head_timeout_ms: Option<u64>,
     pub upstream_idle_timeout_ms: Option<u64>,
@@ -63,6 +66,7 @@ pub struct ProxyConfig {
     pub max_inflight: usize,
     pub max_body_bytes: usize,
     pub spool_max_bytes: u64,
+    pub spool_full: WhenFull,
     pub timeouts: Timeouts,
     /// Longest drain; shorter as soon as nothing is left to do.
     pub grace: Duration,
@@ -145,6 +149,7 @@ impl ProxySettings {
         from_env(&mut self.max_inflight, "CLAWGATE_MAX_INFLIGHT", "max-inflight", env, p);
         from_env(&mut self.max_body_bytes, "CLAWGATE_MAX_BODY_BYTES", "max-body-bytes", env, p);
         from_env(&mut self.spool_max_bytes, "CLAWGATE_SPOOL_MAX_BYTES", "spool-max-bytes", env, p);
+        from_env(&mut self.spool_full, "CLAWGATE_SPOOL_FULL", "spool-full", env, p);
         let connect = &mut self.upstream_connect_timeout_ms;
         from_env(connect, "CLAWGATE_UPSTREAM_CONNECT_TIMEOUT_MS", "upstream-connect-timeout-ms", env, p);
         let head = &mut self.upstream_head_timeout_ms;
@@ -177,6 +182,7 @@ impl ProxyConfig {
         let private = check.private(settings.private_upstreams.as_deref());
         let tls = check.tls(&settings);
         let enroll_token = check.enroll_token(&settings, env);
+        let spool_full = check.spool_full(settings.spool_full.as_deref());
         let threads = check.within("threads", settings.threads.unwrap_or_else(cores), 1, 1024);
         let max_connections = check.within("max-connections", settings.max_connections.unwrap_or(16_384), 1, 1 << 20);
         let max_inflight = check.within("max-inflight", settings.max_inflight.unwrap_or(8192), 1, 1 << 20);
@@ -207,6 +213,7 @@ impl ProxyConfig {
             max_inflight,
             max_body_bytes: max_body,
             spool_max_bytes: settings.spool_max_bytes.unwrap_or(1 << 30).max(1 << 20),
+            spool_full,
             timeouts,
             grace: Duration::from_secs(settings.grace_secs.unwrap_or(600)),
             tls,
@@ -294,6 +301,17 @@ impl Check {
         })
     }
 
+    fn spool_full(&mut self, text: Option<&str>) -> WhenFull {
+        match text.unwrap_or("refuse") {
+            "refuse" => WhenFull::Refuse,
+            "serve" => WhenFull::Serve,
+            other => {
+                self.problem("spool-full", format!("{other:?} is neither refuse nor serve"));
+                WhenFull::Refuse
+            }
+        }
+    }
+
     fn enroll_token(
         &mut self,
         settings: &ProxySettings,
@@ -322,12 +340,13 @@ mod tests {
             listen: Some("nowhere".into()),
             private_upstreams: Some("0.0.0.0/0:*".into()),
             threads: Some(0),
+            spool_full: Some("maybe".into()),
             ..ProxySettings::default()
         };
         let problems = ProxyConfig::resolve(settings, &|_| None).expect_err("wrong");
         let mut named: Vec<_> = problems.iter().map(|p| p.setting).collect();
         named.sort_unstable();
-        assert_eq!(named, ["control", "listen", "private-upstreams", "threads"]);
+        assert_eq!(named, ["control", "listen", "private-upstreams", "spool-full", "threads"]);
     }
 
     #[test]

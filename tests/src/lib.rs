@@ -8,11 +8,13 @@
 //! condition against a deadline.
 
 pub mod architecture;
+pub mod chaos;
 pub mod compose;
 pub mod config;
 pub mod engine;
 pub mod flood;
 pub mod http;
+pub mod ledger;
 pub mod mock;
 pub mod own_network;
 pub mod postgres;

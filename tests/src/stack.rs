@@ -190,6 +190,19 @@ impl Stack {
     /// One does not start.
     #[must_use]
     pub fn start_with(change: impl FnOnce(&mut Service, &mut Service)) -> Self {
+        Self::start_routed(change, |address| address)
+    }
+
+    /// The same; `route` says for the control plane's address where the node
+    /// finds it.
+    ///
+    /// # Panics
+    /// One does not start.
+    #[must_use]
+    pub fn start_routed(
+        change: impl FnOnce(&mut Service, &mut Service),
+        route: impl FnOnce(SocketAddr) -> SocketAddr,
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("clawgate-").tempdir().expect("a temporary folder");
         let mock = Mock::start(folder.path(), recordings().as_deref());
         let mut control = Service::control("control", folder.path());
@@ -200,6 +213,7 @@ impl Stack {
         change(&mut control, &mut node);
         control.start();
         enroll(&control, &mut node);
+        node.spec.set("--control", &format!("https://{}", route(control.address("grpc"))));
         node.start();
         let stack = Self { node, control, mock, folder };
         stack.wait_node_ready();

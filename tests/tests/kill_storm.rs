@@ -4,7 +4,7 @@
 //! Ten kills of the node and five of the control plane; with `CLAWGATE_VERIFY`
 //! two hundred and a hundred.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 
 use clawgate_tests::config::verify;
 use clawgate_tests::http::{Connection, Request};
-use clawgate_tests::rest::Rest;
+use clawgate_tests::ledger::join;
 use clawgate_tests::stack::{Bot, Stack, chat_body};
-use clawgate_tests::wait::{until, until_good};
-use serde_json::Value;
+use clawgate_tests::wait::until;
 
 /// Half of them stream.
 const CLIENTS: u64 = 56;
@@ -105,75 +104,6 @@ fn wait_full(stack: &Stack, load: &Load) {
     });
 }
 
-/// All usage rows once every exchange of the ledger is settled and the node
-/// has nothing left to ship.
-fn settled_rows(stack: &Stack, bot: &Bot, wanted: &BTreeSet<String>) -> Vec<Value> {
-    let rest = stack.rest();
-    until_good(
-        "an empty spool",
-        Duration::from_secs(120),
-        || rest.get("/nodes"),
-        |nodes| nodes["data"].as_array().is_some_and(|n| n.iter().all(|n| n["spool_backlog"] == 0)),
-    );
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let rows = rest.all(&format!("/usage/logs?bot={}", bot.hostname));
-        let seen: BTreeSet<&str> = rows.iter().filter_map(|r| r["client_request_id"].as_str()).collect();
-        let lost: Vec<&String> = wanted.iter().filter(|id| !seen.contains(id.as_str())).collect();
-        if lost.is_empty() {
-            return rows;
-        }
-        assert!(Instant::now() < deadline, "{} ledger requests without an event: {:?}", lost.len(), &lost[..1]);
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-/// The join of ledger and events. `caught` is how many requests were in flight
-/// over all kills of the node.
-fn check(stack: &Stack, bot: &Bot, caught: u64) {
-    let entries = stack.mock.entries();
-    let mut ledger: BTreeMap<String, &Value> = BTreeMap::new();
-    for entry in &entries {
-        let id = entry["request_id"].as_str().unwrap_or_default().to_owned();
-        assert!(ledger.insert(id, entry).is_none(), "the vendor saw a request twice: {entry}");
-    }
-    let rows = settled_rows(stack, bot, &ledger.keys().cloned().collect());
-    let mut seen = BTreeSet::new();
-    let (mut strays, mut wrong) = (0, Vec::new());
-    for row in &rows {
-        let id = row["client_request_id"].as_str().unwrap_or_default();
-        assert!(seen.insert(id), "two events for {id}");
-        let Some(entry) = ledger.get(id) else {
-            if row["outcome"] == "refused" {
-                continue;
-            }
-            assert_eq!(row["outcome"], "indeterminate", "an event that the vendor knows nothing of: {row}");
-            strays += 1;
-            continue;
-        };
-        let (input, output) = (&entry["billed_input"], &entry["billed_output"]);
-        let exact = row["input_tokens"] == *input && row["output_tokens"] == *output;
-        if row["outcome"] == "ok" && !exact {
-            wrong.push(format!("{row} for {entry}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{} events with other tokens than the ledger: {:#?}", wrong.len(), &wrong[..1]);
-    assert!(strays <= caught, "{strays} events without a ledger entry, {caught} were in flight");
-    let settled = rows.iter().filter(|r| r["outcome"] == "ok").count();
-    let open = rows.iter().filter(|r| r["outcome"] == "indeterminate").count() as u64;
-    println!("{} ledger requests, {settled} settled, {open} indeterminate, {strays} strays", ledger.len());
-    assert!(open <= caught, "{open} indeterminate, {caught} were in flight");
-    rollups_equal_events(&stack.rest(), bot, &rows);
-}
-
-fn rollups_equal_events(rest: &Rest, bot: &Bot, rows: &[Value]) {
-    let sum = |column: &str| rows.iter().filter_map(|row| row[column].as_u64()).sum::<u64>();
-    let stats = rest.get(&format!("/bots/{}/usage/stats?period=month", bot.hostname));
-    assert_eq!(stats["requestCount"], rows.len(), "{stats}");
-    assert_eq!(stats["requestTokens"], sum("input_tokens"), "{stats}");
-    assert_eq!(stats["responseTokens"], sum("output_tokens"), "{stats}");
-}
-
 /// The pressure under which the claim is made; a machine that is busy with
 /// other things may be slower in the short version.
 fn check_rate(load: &Load, took: Duration) {
@@ -201,7 +131,7 @@ fn killing_the_node_loses_nothing_and_counts_nothing_twice() {
         wait_full(stack, load);
     });
     check_rate(&load, start.elapsed());
-    check(&stack, &bot, caught);
+    join(&stack, &bot, "storm-", caught);
 }
 
 #[test]
@@ -228,5 +158,5 @@ fn killing_the_control_plane_loses_nothing_and_disturbs_nobody() {
     let (sent, answered) = (load.sent.load(Ordering::Relaxed), load.answered.load(Ordering::Relaxed));
     assert_eq!(sent, answered, "requests failed while only the control plane was killed");
     drop(odd);
-    check(&stack, &bot, 0);
+    join(&stack, &bot, "storm-", 0);
 }

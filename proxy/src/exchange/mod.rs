@@ -39,7 +39,7 @@ use crate::wire::error::Code;
 pub use budget::{BodyBudget, Held};
 pub use ports::{BodyError, Downstream, Gone, Head, Length};
 pub use reject::Refusal;
-pub use settle::{Outcome, Settlement};
+pub use settle::{Outcome, Settlement, WhenFull};
 
 use authenticate::Caller;
 use record::Facts;
@@ -52,6 +52,8 @@ pub struct Services {
     pub client: Client,
     /// Where usage is made durable.
     pub spool: Arc<Spool>,
+    /// What happens when it takes no more.
+    pub when_full: WhenFull,
     /// What this node has of each quota.
     pub slices: Arc<Slices>,
     /// What requests usually use, for quotas that go by it.

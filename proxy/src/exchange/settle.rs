@@ -28,6 +28,18 @@ fn charge(line: Line<'_>) -> ChargeRecord<'_> {
     ChargeRecord { quota_id: line.quota_id, window_start_micros: line.window_start_micros, amount: line.amount }
 }
 
+/// What becomes of a request while the spool takes no more. A bot with a quota
+/// that blocks is refused in any case: nobody could tell later what it used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Refused: nothing is served that might not be counted.
+    #[default]
+    Refuse,
+    /// Served. Its usage is recorded at its end if there is room again, and else
+    /// counted as unmetered in the metrics.
+    Serve,
+}
+
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -91,6 +103,8 @@ pub struct Settlement<'a> {
     /// The model's, when a quota counts money.
     pub price: Option<Arc<Price>>,
     ticket: Option<SpoolTicket>,
+    /// It was sent without an OPEN record ([`WhenFull::Serve`]).
+    unmetered: bool,
     settled: bool,
 }
 
@@ -114,6 +128,7 @@ impl<'a> Settlement<'a> {
             held_output: 0,
             price: None,
             ticket: None,
+            unmetered: false,
             settled: false,
         }
     }
@@ -124,7 +139,7 @@ impl<'a> Settlement<'a> {
     /// # Errors
     /// The spool takes no more.
     pub fn open(&mut self) -> Result<(), Refusal> {
-        if self.ticket.is_some() {
+        if self.dispatched() {
             self.key_permit.sent();
             return Ok(());
         }
@@ -141,6 +156,11 @@ impl<'a> Settlement<'a> {
                 self.key_permit.sent();
                 Ok(())
             }
+            Err(_) if self.may_go_unmetered() => {
+                self.unmetered = true;
+                self.pass.sent();
+                Ok(())
+            }
             Err(error) => {
                 let full = matches!(error, SpoolError::Full);
                 let text = if full { "the usage spool is full" } else { "the usage spool cannot be written" };
@@ -152,6 +172,10 @@ impl<'a> Settlement<'a> {
         }
     }
 
+    fn may_go_unmetered(&self) -> bool {
+        self.services.when_full == WhenFull::Serve && self.permit.is_empty() && self.key_permit.is_empty()
+    }
+
     /// What exchanges share.
     #[must_use]
     pub const fn services(&self) -> &'a Services {
@@ -161,7 +185,7 @@ impl<'a> Settlement<'a> {
     /// Whether a vendor may have seen the request.
     #[must_use]
     pub fn dispatched(&self) -> bool {
-        self.ticket.is_some()
+        self.ticket.is_some() || self.unmetered
     }
 
     /// Gives back what is held of the key that was tried: its vendor refused, or
@@ -245,7 +269,9 @@ impl<'a> Settlement<'a> {
             Some(ticket) => self.services.spool.append_settle(*ticket, &record),
             None => self.services.spool.append_refusal(&record),
         };
-        if let Err(error) = written {
+        if written.is_err() && self.unmetered {
+            self.services.metrics.unmetered.inc();
+        } else if let Err(error) = written {
             // The OPEN is on disk: the exchange will count as indeterminate.
             tracing::error!(request_id = %self.facts.id, %error, "usage record could not be written");
         }

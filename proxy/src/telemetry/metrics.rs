@@ -105,6 +105,14 @@ pub struct Metrics {
     pub spool_records: Gauge,
     /// Age of the oldest of them.
     pub spool_oldest_seconds: Gauge,
+    /// Positions delivered as lost because they could not be read back.
+    pub spool_lost: Counter,
+    /// Syncs that failed.
+    pub spool_sync_failures: Counter,
+    /// Records that the disk did not take.
+    pub spool_write_failures: Counter,
+    /// Exchanges served without any usage record.
+    pub unmetered: Counter,
     /// Revision of the snapshot served.
     pub config_version: Gauge<u64, AtomicU64>,
     /// Seconds since the last contact with the control plane.
@@ -144,6 +152,10 @@ impl Metrics {
             spool_bytes: Gauge::default(),
             spool_records: Gauge::default(),
             spool_oldest_seconds: Gauge::default(),
+            spool_lost: Counter::default(),
+            spool_sync_failures: Counter::default(),
+            spool_write_failures: Counter::default(),
+            unmetered: Counter::default(),
             config_version: Gauge::default(),
             config_age_seconds: Gauge::default(),
             config_nacks: Counter::default(),
@@ -168,6 +180,7 @@ impl Metrics {
         registry.register("spool_records", "Usage records not yet acknowledged", metrics.spool_records.clone());
         let oldest = metrics.spool_oldest_seconds.clone();
         registry.register("spool_oldest_seconds", "Age of the oldest unacknowledged record", oldest);
+        metrics.register_failures(&mut registry);
         registry.register("config_version", "Revision of the configuration served", metrics.config_version.clone());
         let age = metrics.config_age_seconds.clone();
         registry.register("config_age_seconds", "Seconds since the control plane was last heard", age);
@@ -176,6 +189,15 @@ impl Metrics {
         registry.register("lease_calls", "Calls to the control plane about leases", metrics.lease_calls.clone());
         registry.register("build", "Build", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
+    }
+
+    fn register_failures(&self, registry: &mut Registry) {
+        registry.register("spool_lost", "Usage records that could not be read back", self.spool_lost.clone());
+        let syncs = self.spool_sync_failures.clone();
+        registry.register("spool_sync_failures", "Failed syncs of usage records", syncs);
+        let writes = self.spool_write_failures.clone();
+        registry.register("spool_write_failures", "Usage records the disk did not take", writes);
+        registry.register("unmetered", "Exchanges served without a usage record", self.unmetered.clone());
     }
 
     /// The handles of one vendor.

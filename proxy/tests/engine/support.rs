@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use clawgate_proxy::exchange::{BodyBudget, Inflight, Services};
+use clawgate_proxy::exchange::{BodyBudget, Inflight, Services, WhenFull};
 use clawgate_proxy::limits::{Gates, Learned, Slices};
 use clawgate_proxy::metering::{Spool, SpoolOptions};
 use clawgate_proxy::routing::Turns;
@@ -50,6 +50,8 @@ pub struct Options {
     pub idle: Duration,
     /// Globs; none: all.
     pub models: &'static [&'static str],
+    pub when_full: WhenFull,
+    pub spool: SpoolOptions,
 }
 
 impl Default for Options {
@@ -60,6 +62,8 @@ impl Default for Options {
             sources: SourcePolicy::Any,
             idle: Duration::from_secs(60),
             models: &[],
+            when_full: WhenFull::Refuse,
+            spool: SpoolOptions::default(),
         }
     }
 }
@@ -77,11 +81,12 @@ impl Node {
             head: Duration::from_secs(20),
             idle: options.idle,
         };
-        let spool = Spool::open(dir.path(), SpoolOptions::default()).expect("spool");
+        let spool = Spool::open(dir.path(), options.spool).expect("spool");
         let services = Arc::new(Services {
             snapshots: handle,
             client: Client::new(Egress::new(PrivateUpstreams::loopback(), timeouts.connect), timeouts),
             spool: Arc::new(spool),
+            when_full: options.when_full,
             slices: Arc::default(),
             learned: Learned::default(),
             gates: Arc::default(),

@@ -64,6 +64,11 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// The system's.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Bytes that may still be written to the file system a directory is on.
+    ///
+    /// # Errors
+    /// The system's.
+    fn free(&self, path: &Path) -> io::Result<u64>;
     /// Makes the names in a directory durable.
     ///
     /// # Errors
@@ -218,6 +223,11 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn free(&self, path: &Path) -> io::Result<u64> {
+        let system = nix::sys::statvfs::statvfs(path)?;
+        Ok(system.blocks_available().saturating_mul(system.fragment_size()))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

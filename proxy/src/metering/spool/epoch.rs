@@ -157,7 +157,7 @@ mod tests {
 
     fn shared() -> (Shared, &'static Path) {
         let disk = Arc::new(MemoryDisk::new(1));
-        (Shared::new(disk.clone(), disk), Path::new(ROOT))
+        (Shared::new(disk.clone(), disk, Path::new(ROOT), 1 << 20), Path::new(ROOT))
     }
 
     fn create(on: &Shared) -> EpochDir {

@@ -76,6 +76,11 @@ impl Drop for Flusher {
 }
 
 pub(super) fn sync_all(shards: &[Arc<Shard>], shared: &Shared) {
+    shared.measure();
+    if shared.failing.load(Ordering::Relaxed) && shards.iter().all(|shard| shard.probe()) {
+        // Nobody else would find out: a node that is not ready gets no requests.
+        shared.failing.store(false, Ordering::Relaxed);
+    }
     // All of them, not only up to the first with something new.
     let news = shards.iter().filter(|shard| shard.sync()).count();
     if news > 0 {

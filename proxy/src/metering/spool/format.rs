@@ -3,9 +3,11 @@
 //! A segment is a header and then frames:
 //! ```text
 //! header  "cgspool\n" | version u32 | shard u32 | epoch u64 | first position u64 | crc32 u32
-//! frame   length u32 | crc32 u32 | position u64 | payload       (crc over position and payload)
+//! frame   length u32 | crc32 u32 | position u64 | payload
 //! ```
-//! All numbers are little-endian.
+//! All numbers are little-endian. A frame's checksum is over epoch and shard
+//! (since version 2), position and payload: a file, or a piece of one, that got
+//! into the place of another is nothing but damage there.
 
 use std::ops::Range;
 
@@ -18,7 +20,9 @@ pub(super) const FRAME_HEADER: usize = 16;
 /// Bytes before the first frame.
 pub(super) const SEGMENT_HEADER: usize = 36;
 /// What this release writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Since when a frame's checksum says whose it is.
+const VERSION_SEEDED: u32 = 2;
 /// No file holds so many records; a position further off is not believed.
 const MAX_JUMP: u64 = 1 << 32;
 
@@ -54,7 +58,16 @@ impl Header {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+    /// What frames of this release's files begin their checksums with.
+    pub(super) fn seed(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&self.epoch.to_le_bytes());
+        sum.update(&self.shard.to_le_bytes());
+        sum.finalize()
+    }
+
+    /// The header, and what the frames behind it begin their checksums with.
+    pub(super) fn decode(bytes: &[u8]) -> Result<(Self, u32), HeaderError> {
         let body = bytes.get(..32).ok_or(HeaderError::Damaged)?;
         if !body.starts_with(MAGIC) || u32_at(bytes, 32) != Some(crc32fast::hash(body)) {
             return Err(HeaderError::Damaged);
@@ -64,21 +77,22 @@ impl Header {
         if version > VERSION {
             return Err(HeaderError::Newer(version));
         }
-        Ok(Self { shard, epoch, first_position })
+        let header = Self { shard, epoch, first_position };
+        Ok((header, if version < VERSION_SEEDED { 0 } else { header.seed() }))
     }
 }
 
 /// Fills in the first [`FRAME_HEADER`] bytes of `frame`, whose payload is
 /// already behind them. `false` when the payload is empty or too long.
 #[must_use]
-pub(super) fn finish_frame(frame: &mut [u8], position: u64) -> bool {
+pub(super) fn finish_frame(frame: &mut [u8], position: u64, seed: u32) -> bool {
     let Some(length) = frame.len().checked_sub(FRAME_HEADER).filter(|n| (1..=MAX_RECORD).contains(n)) else {
         return false;
     };
     let Ok(length) = u32::try_from(length) else { return false };
     let Some((head, payload)) = frame.split_at_mut_checked(FRAME_HEADER) else { return false };
     head[8..16].copy_from_slice(&position.to_le_bytes());
-    let sum = checksum(&head[8..16], payload);
+    let sum = checksum(seed, &head[8..16], payload);
     head[..4].copy_from_slice(&length.to_le_bytes());
     head[4..8].copy_from_slice(&sum.to_le_bytes());
     true
@@ -95,7 +109,7 @@ pub(super) enum Frame {
     Bad,
 }
 
-pub(super) fn frame_at(bytes: &[u8], at: usize) -> Frame {
+pub(super) fn frame_at(seed: u32, bytes: &[u8], at: usize) -> Frame {
     let Some(head) = at.checked_add(FRAME_HEADER).and_then(|end| bytes.get(at..end)) else {
         return Frame::Incomplete;
     };
@@ -108,23 +122,45 @@ pub(super) fn frame_at(bytes: &[u8], at: usize) -> Frame {
     }
     let payload = at + FRAME_HEADER..at + FRAME_HEADER + length;
     let Some(body) = bytes.get(payload.clone()) else { return Frame::Incomplete };
-    let right = checksum(&head[8..16], body) == sum || mutant::is(Mutant::TornTailTrusted);
+    let right = checksum(seed, &head[8..16], body) == sum || mutant::is(Mutant::TornTailTrusted);
     if right { Frame::Record { position, payload } } else { Frame::Bad }
 }
 
 /// The offset of the next whole record at or behind `from` whose position is at
 /// least `expected` and at most `ceiling`.
-pub(super) fn resync(bytes: &[u8], from: usize, expected: u64, ceiling: u64) -> Option<usize> {
+pub(super) fn resync(seed: u32, bytes: &[u8], from: usize, expected: u64, ceiling: u64) -> Option<usize> {
     let ceiling = ceiling.min(expected.saturating_add(MAX_JUMP));
     (from..bytes.len().saturating_sub(FRAME_HEADER)).find(|&at| {
         // The position is checked first: it is far cheaper than a checksum.
         u64_at(bytes, at + 8).is_some_and(|position| (expected..=ceiling).contains(&position))
-            && matches!(frame_at(bytes, at), Frame::Record { .. })
+            && matches!(frame_at(seed, bytes, at), Frame::Record { .. })
     })
 }
 
-fn checksum(position: &[u8], payload: &[u8]) -> u32 {
-    let mut sum = crc32fast::Hasher::new();
+/// How far the damaged frames in `bytes` reach, the first of which has the
+/// position `next`: as far as their lengths lead from one to the other, or as
+/// one of them says, whatever is more.
+pub(super) fn damaged_until(bytes: &[u8], next: u64) -> u64 {
+    let most = next + (bytes.len() / (FRAME_HEADER + 1)) as u64;
+    let (mut at, mut until) = (0, next);
+    while let (Some(length), Some(position)) = (u32_at(bytes, at), u64_at(bytes, at + 8)) {
+        let said = if (next..most).contains(&position) { position + 1 } else { 0 };
+        let length = length as usize;
+        if length == 0 || length > MAX_RECORD {
+            return until.max(said.min(until + 1));
+        }
+        if at + FRAME_HEADER + length > bytes.len() {
+            // A write that was cut short.
+            return until;
+        }
+        until = (until + 1).max(said).min(most);
+        at += FRAME_HEADER + length;
+    }
+    until
+}
+
+fn checksum(seed: u32, position: &[u8], payload: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new_with_initial(seed);
     sum.update(position);
     sum.update(payload);
     sum.finalize()
@@ -142,10 +178,12 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const SEED: u32 = 77;
+
     fn frame(position: u64, payload: &[u8]) -> Vec<u8> {
         let mut out = vec![0; FRAME_HEADER];
         out.extend_from_slice(payload);
-        assert!(finish_frame(&mut out, position));
+        assert!(finish_frame(&mut out, position, SEED));
         out
     }
 
@@ -153,13 +191,43 @@ mod tests {
     fn a_header_is_read_back_and_every_flip_is_seen() {
         let header = Header { shard: 3, epoch: 7, first_position: 512 };
         let bytes = header.encode();
-        assert_eq!(Header::decode(&bytes), Ok(header));
+        assert_eq!(Header::decode(&bytes), Ok((header, header.seed())));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::decode(&damaged), Err(HeaderError::Damaged), "bit {bit}");
         }
         assert_eq!(Header::decode(&bytes[..35]), Err(HeaderError::Damaged));
+    }
+
+    #[test]
+    fn files_of_the_first_format_are_read_and_others_frames_are_not() {
+        let header = Header { shard: 3, epoch: 7, first_position: 512 };
+        let mut bytes = header.encode();
+        bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
+        let sum = crc32fast::hash(&bytes[..32]);
+        bytes[32..].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(Header::decode(&bytes), Ok((header, 0)));
+        let bytes = frame(9, b"payload");
+        for other in [0, SEED + 1, Header { shard: 4, ..header }.seed(), Header { epoch: 8, ..header }.seed()] {
+            assert_eq!(frame_at(other, &bytes, 0), Frame::Bad);
+        }
+        assert_ne!(header.seed(), Header { shard: 4, ..header }.seed());
+    }
+
+    #[test]
+    fn damaged_frames_at_the_end_are_counted() {
+        let mut bytes: Vec<u8> = (5..9).flat_map(|position| frame(position, b"payload")).collect();
+        for at in [16, 39, 62, 85] {
+            bytes[at] ^= 1;
+        }
+        assert_eq!(damaged_until(&bytes, 5), 9);
+        assert_eq!(damaged_until(&bytes[..60], 5), 7, "the third is a write that was cut short");
+        bytes[9] = 0xff;
+        assert_eq!(damaged_until(&bytes, 5), 9, "a position that cannot be is not believed");
+        bytes[0] = 0;
+        assert_eq!(damaged_until(&bytes, 5), 5, "nothing more can be said");
+        assert_eq!(damaged_until(&[], 5), 5);
     }
 
     #[test]
@@ -174,17 +242,17 @@ mod tests {
     #[test]
     fn frames_are_whole_incomplete_or_bad() {
         let bytes = frame(9, b"payload");
-        assert_eq!(frame_at(&bytes, 0), Frame::Record { position: 9, payload: 16..23 });
+        assert_eq!(frame_at(SEED, &bytes, 0), Frame::Record { position: 9, payload: 16..23 });
         for end in 0..bytes.len() {
-            assert_eq!(frame_at(&bytes[..end], 0), Frame::Incomplete, "cut at {end}");
+            assert_eq!(frame_at(SEED, &bytes[..end], 0), Frame::Incomplete, "cut at {end}");
         }
         for bit in 32..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(frame_at(&damaged, 0), Frame::Bad, "bit {bit}");
+            assert_eq!(frame_at(SEED, &damaged, 0), Frame::Bad, "bit {bit}");
         }
-        assert!(!finish_frame(&mut [0; FRAME_HEADER], 0));
-        assert!(!finish_frame(&mut vec![0; FRAME_HEADER + MAX_RECORD + 1], 0));
+        assert!(!finish_frame(&mut [0; FRAME_HEADER], 0, SEED));
+        assert!(!finish_frame(&mut vec![0; FRAME_HEADER + MAX_RECORD + 1], 0, SEED));
     }
 
     #[test]
@@ -193,8 +261,8 @@ mod tests {
         let second = bytes.len();
         bytes.extend(frame(2, b"second"));
         bytes[3] = 0xff;
-        assert_eq!(resync(&bytes, 1, 1, 10), Some(second));
-        assert_eq!(resync(&bytes, 1, 1, 1), None, "a position above the ceiling is not believed");
-        assert_eq!(resync(&bytes, second + 1, 1, 10), None);
+        assert_eq!(resync(SEED, &bytes, 1, 1, 10), Some(second));
+        assert_eq!(resync(SEED, &bytes, 1, 1, 1), None, "a position above the ceiling is not believed");
+        assert_eq!(resync(SEED, &bytes, second + 1, 1, 10), None);
     }
 }

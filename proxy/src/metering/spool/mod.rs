@@ -52,9 +52,9 @@ pub struct SpoolOptions {
     /// Logs that are appended to side by side; a few threads share one well.
     pub shards: u32,
     /// Bytes of records on disk over all epochs, without the quarter of a
-    /// megabyte that each shard may have in reserve. Opens and refusals are
-    /// refused a little earlier, so that exchanges that have begun can still
-    /// settle.
+    /// megabyte that each shard may have in reserve; less when the disk has less
+    /// left. Opens and refusals are refused a little earlier, so that exchanges
+    /// that have begun can still settle.
     pub limit_bytes: u64,
     /// A new file is begun after so many bytes.
     pub segment_bytes: u64,
@@ -73,6 +73,8 @@ const MAX_SHARDS: u32 = 256;
 /// The part of the limit that only settles may use is an eighth of it, and not
 /// more than this: room for 64 thousand exchanges in flight.
 const MAX_RESERVE: u64 = 64 << 20;
+/// What an open may take; one with long names takes more.
+const USUAL_OPEN: u64 = 1024;
 /// Segments are never smaller.
 const MIN_SEGMENT: u64 = 4096;
 
@@ -138,6 +140,9 @@ pub struct SpoolStats {
     pub lost: u64,
     /// Failed syncs since the start.
     pub sync_failures: u64,
+    /// Records that were not written because the disk failed or was full, since
+    /// the start.
+    pub write_failures: u64,
 }
 
 /// What all shards of a spool share.
@@ -145,6 +150,13 @@ pub struct SpoolStats {
 struct Shared {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
+    root: PathBuf,
+    limit_bytes: u64,
+    /// What the spool has and what the disk has left, when it was last looked.
+    room: AtomicU64,
+    /// The last write failed.
+    failing: AtomicBool,
+    write_failures: AtomicU64,
     bytes: AtomicU64,
     lost: AtomicU64,
     sync_failures: AtomicU64,
@@ -155,15 +167,57 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
+    fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, root: &Path, limit_bytes: u64) -> Self {
         Self {
             disk,
             clock,
+            root: root.to_owned(),
+            limit_bytes,
+            room: AtomicU64::new(u64::MAX),
+            failing: AtomicBool::new(false),
+            write_failures: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             sync_failures: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             synced: Notify::new(),
+        }
+    }
+
+    /// Looks how much the disk has left.
+    fn measure(&self) {
+        match self.disk.free(&self.root) {
+            Ok(free) => {
+                self.room.store(self.bytes.load(Ordering::Relaxed).saturating_add(free), Ordering::Relaxed);
+            }
+            Err(error) => tracing::debug!(%error, "the disk does not say how much is free"),
+        }
+    }
+
+    /// Bytes that all epochs may have: what was configured, or what the disk
+    /// has, so that a full disk is met as a full spool is, with a reserve for
+    /// what has begun.
+    fn limit(&self) -> u64 {
+        self.limit_bytes.min(self.room.load(Ordering::Relaxed))
+    }
+
+    /// What opens and refusals may fill.
+    fn budget_of_opens(&self) -> u64 {
+        let limit = self.limit();
+        limit - (limit / 8).min(MAX_RESERVE)
+    }
+
+    /// Half full: space is worth more than a few system calls.
+    fn is_tight(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= self.limit() / 2
+    }
+
+    fn note_write(&self, done: bool) {
+        if !done {
+            self.failing.store(true, Ordering::Relaxed);
+            self.write_failures.fetch_add(1, Ordering::Relaxed);
+        } else if self.failing.load(Ordering::Relaxed) {
+            self.failing.store(false, Ordering::Relaxed);
         }
     }
 }
@@ -219,10 +273,11 @@ impl Spool {
     ) -> Result<Self, SpoolError> {
         let mut options = options;
         options.shards = options.shards.clamp(1, MAX_SHARDS);
-        let share = options.limit_bytes / (4 * u64::from(options.shards));
-        options.segment_bytes = options.segment_bytes.min(share).max(MIN_SEGMENT);
-        let shared = Arc::new(Shared::new(disk, clock));
+        let shared = Arc::new(Shared::new(disk, clock, dir, options.limit_bytes));
         let own = EpochDir::create(&shared, dir)?;
+        shared.measure();
+        let share = shared.limit() / (4 * u64::from(options.shards));
+        options.segment_bytes = options.segment_bytes.min(share).max(MIN_SEGMENT);
         let epoch = own.number();
         let shards = (0..options.shards)
             .map(|index| {
@@ -265,7 +320,7 @@ impl Spool {
     /// upstream.
     pub fn append_open(&self, record: &OpenRecord<'_>) -> Result<SpoolTicket, SpoolError> {
         let (index, shard) = self.own_shard();
-        shard.append(self.budget_of_opens(), |out| record.encode(out))?;
+        shard.append(self.shared.budget_of_opens(), |out| record.encode(out))?;
         self.wake();
         Ok(SpoolTicket { shard: index })
     }
@@ -287,15 +342,18 @@ impl Spool {
     /// As [`Self::append_open`]; the refusal is then not counted.
     pub fn append_refusal(&self, record: &SettleRecord<'_>) -> Result<(), SpoolError> {
         let (_, shard) = self.own_shard();
-        shard.append(self.budget_of_opens(), |out| record.encode(out))?;
+        shard.append(self.shared.budget_of_opens(), |out| record.encode(out))?;
         self.wake();
         Ok(())
     }
 
-    /// Whether an open would be refused now; for readiness.
+    /// Whether an open would be refused now, because there is no room or because
+    /// the disk fails; for readiness.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.shared.bytes.load(Ordering::Relaxed) >= self.budget_of_opens()
+        let failing = self.shared.failing.load(Ordering::Relaxed);
+        let bytes = self.shared.bytes.load(Ordering::Relaxed);
+        failing || bytes.saturating_add(USUAL_OPEN) > self.shared.budget_of_opens()
     }
 
     /// Takes over the epochs of processes that are gone. Blocks on the disk;
@@ -377,6 +435,7 @@ impl Spool {
             bytes: self.shared.bytes.load(Ordering::Relaxed),
             lost: self.shared.lost.load(Ordering::Relaxed),
             sync_failures: self.shared.sync_failures.load(Ordering::Relaxed),
+            write_failures: self.shared.write_failures.load(Ordering::Relaxed),
             ..SpoolStats::default()
         };
         let mut oldest = Duration::ZERO;
@@ -389,11 +448,6 @@ impl Spool {
         lock(&self.adopted).iter().flat_map(recover::Adopted::shards).for_each(add);
         stats.oldest_millis = u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX);
         stats
-    }
-
-    fn budget_of_opens(&self) -> u64 {
-        let limit = self.options.limit_bytes;
-        limit - (limit / 8).min(MAX_RESERVE)
     }
 
     fn wake(&self) {

@@ -17,6 +17,11 @@ use super::{SpoolError, lock};
 
 /// One whole frame always fits into so many bytes.
 const WINDOW: usize = FRAME_HEADER + MAX_RECORD;
+/// A disk that does not give out what it has may think better of it. After so
+/// many reads that failed, what cannot be read counts as damaged.
+const PATIENCE: u32 = 8;
+/// So much is given up at a time then.
+const BLOCK: usize = 4096;
 
 /// Where the last read ended, so that the next one need not search.
 #[derive(Debug, Default)]
@@ -25,6 +30,8 @@ pub(super) struct ReadPoint {
     segment: u64,
     offset: u64,
     window: Vec<u8>,
+    /// Reads that failed, one after the other.
+    failures: u32,
 }
 
 /// One segment as it was when the read began.
@@ -34,6 +41,8 @@ struct View {
     end: u64,
     file: Arc<dyn DiskFile>,
     len: u64,
+    /// What its frames' checksums begin with.
+    seed: u32,
 }
 
 struct Gather {
@@ -86,7 +95,13 @@ impl Shard {
             if !gather.lose_up_to(view.first) || gather.is_full() {
                 break;
             }
-            walk(view, &mut point, &mut gather).map_err(SpoolError::io("read records"))?;
+            if let Err(error) = walk(view, &mut point, &mut gather) {
+                point.failures += 1;
+                if gather.batch.records.is_empty() {
+                    return Err(SpoolError::io("read records")(error));
+                }
+                break;
+            }
         }
         if views.is_empty() {
             gather.lose_up_to(limit);
@@ -113,7 +128,8 @@ impl Shard {
             let end = state.segments.get(index + 1).map_or(limit, |next| next.first_position).min(limit);
             if from < end && segment.first_position < end {
                 let file = segment.file.clone();
-                views.push(View { first: segment.first_position, end, file, len: segment.len });
+                let (first, len, seed) = (segment.first_position, segment.len, segment.seed);
+                views.push(View { first, end, file, len, seed });
             }
         }
         (from, limit, views)
@@ -124,11 +140,12 @@ impl Shard {
 fn walk(view: &View, point: &mut ReadPoint, gather: &mut Gather) -> io::Result<()> {
     let known = point.segment == view.first && point.position == gather.next && point.offset > 0;
     let mut offset = if known { point.offset } else { SEGMENT_HEADER as u64 };
-    let mut window = Window { bytes: std::mem::take(&mut point.window), base: 0, view };
+    let holes = (point.failures >= PATIENCE).then_some(0);
+    let mut window = Window { bytes: std::mem::take(&mut point.window), base: 0, view, holes };
     window.bytes.clear();
     while !gather.is_full() && gather.next < view.end {
         let at = window.show(offset, WINDOW)?;
-        match frame_at(&window.bytes, at) {
+        match frame_at(view.seed, &window.bytes, at) {
             Frame::Record { position, payload } if position < view.end => {
                 let length = payload.len();
                 if position >= gather.next {
@@ -145,7 +162,7 @@ fn walk(view: &View, point: &mut ReadPoint, gather: &mut Gather) -> io::Result<(
             }
             Frame::Record { .. } | Frame::Incomplete | Frame::Bad => {
                 let at = window.show(offset, usize::MAX)?;
-                match resync(&window.bytes, at + 1, gather.next, view.end - 1) {
+                match resync(view.seed, &window.bytes, at + 1, gather.next, view.end - 1) {
                     Some(found) => offset += (found - at) as u64,
                     None => {
                         gather.lose_up_to(view.end);
@@ -155,7 +172,8 @@ fn walk(view: &View, point: &mut ReadPoint, gather: &mut Gather) -> io::Result<(
             }
         }
     }
-    *point = ReadPoint { position: gather.next, segment: view.first, offset, window: window.bytes };
+    let failures = if window.holes.is_some_and(|holes| holes > 0) { PATIENCE } else { 0 };
+    *point = ReadPoint { position: gather.next, segment: view.first, offset, window: window.bytes, failures };
     point.window.shrink_to(2 * WINDOW);
     Ok(())
 }
@@ -165,6 +183,8 @@ struct Window<'a> {
     bytes: Vec<u8>,
     base: u64,
     view: &'a View,
+    /// How many blocks could not be read, when that is no reason to stop.
+    holes: Option<u32>,
 }
 
 impl Window<'_> {
@@ -180,10 +200,30 @@ impl Window<'_> {
         self.base = offset;
         // Two frames' worth, so that small records do not each cost a read.
         self.bytes.resize(want.max((2 * WINDOW).min(rest)), 0);
-        let filled = self.view.file.read_from(&mut self.bytes, offset)?;
+        let filled = match &mut self.holes {
+            None => self.view.file.read_from(&mut self.bytes, offset)?,
+            Some(holes) => read_around(&*self.view.file, &mut self.bytes, offset, holes),
+        };
         self.bytes.truncate(filled);
         Ok(0)
     }
+}
+
+/// Reads what can be read; the rest is zeros, which are no frames.
+fn read_around(file: &dyn DiskFile, bytes: &mut [u8], offset: u64, holes: &mut u32) -> usize {
+    let mut filled = 0;
+    for block in bytes.chunks_mut(BLOCK) {
+        match file.read_from(block, offset + filled as u64) {
+            Ok(n) if n < block.len() => return filled + n,
+            Ok(_) => {}
+            Err(_) => {
+                block.fill(0);
+                *holes += 1;
+            }
+        }
+        filled += block.len();
+    }
+    filled
 }
 
 fn lost_record() -> Vec<u8> {

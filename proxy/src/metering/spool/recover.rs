@@ -17,7 +17,7 @@ use prost::Message as _;
 
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::epoch::EpochDir;
-use super::format::{FRAME_HEADER, Frame, Header, HeaderError, SEGMENT_HEADER, frame_at, resync};
+use super::format::{FRAME_HEADER, Frame, Header, HeaderError, SEGMENT_HEADER, damaged_until, frame_at, resync};
 use super::log::ShardLog;
 use super::shard::{CURSOR, Restored, Segment, Shard, ShardContext, decode_cursor};
 use super::{Shared, SpoolError, SpoolOptions, count, end_record};
@@ -143,8 +143,10 @@ fn restore(context: ShardContext, files: BTreeMap<u64, PathBuf>) -> Result<Shard
         Some(last) => find_end(last).map_err(SpoolError::io("read a segment"))?,
         None => Tail { next: 0, ended: false },
     };
-    // A cursor that cannot be read costs a repetition, no record.
-    let acked = read_cursor(&context).unwrap_or(first);
+    // A cursor that cannot be read costs a repetition, no record. It may also be
+    // behind its files after a power failure. Should the control plane have less
+    // than they begin with, it says so.
+    let acked = read_cursor(&context).map_or(first, |acked| acked.max(first));
     let bytes = segments.iter().map(|segment| segment.len).sum();
     let next = tail.next.max(acked);
     let shared = context.shared.clone();
@@ -158,7 +160,7 @@ fn read_cursor(context: &ShardContext) -> Option<u64> {
     let file = context.shared.disk.open(&context.cursor_path(), OpenMode::Existing).ok()?;
     let mut bytes = [0; CURSOR];
     let filled = file.read_from(&mut bytes, 0).ok()?;
-    decode_cursor(bytes.get(..filled)?)
+    decode_cursor(bytes.get(..filled)?, context.seed())
 }
 
 /// The segment and the time since it was written.
@@ -172,17 +174,19 @@ fn open_segment(context: &ShardContext, first_position: u64, path: PathBuf) -> R
     let mut head = [0; SEGMENT_HEADER];
     let filled = file.read_from(&mut head, 0).map_err(SpoolError::io("read a segment"))?;
     let (epoch, shard) = (context.epoch, context.index);
-    match Header::decode(head.get(..filled).unwrap_or_default()) {
-        Ok(header) if header == (Header { shard, epoch, first_position }) => {}
+    let seed = match Header::decode(head.get(..filled).unwrap_or_default()) {
+        Ok((header, seed)) if header == (Header { shard, epoch, first_position }) => seed,
         // The name says the same as the header, and every frame has its
-        // checksum: a damaged header costs nothing.
+        // checksum: a damaged header costs nothing. Behind a header of another
+        // file are another's frames, whose checksums are wrong here.
         Ok(_) | Err(HeaderError::Damaged) => {
             tracing::warn!(epoch, shard, first_position, "a usage segment's header is damaged");
+            context.seed()
         }
         Err(HeaderError::Newer(version)) => return Err(SpoolError::NewerFormat { epoch, version }),
-    }
+    };
     let micros = u64::try_from(context.shared.clock.unix_micros().saturating_sub(modified)).unwrap_or(0);
-    Ok((Segment { first_position, path, file, len }, Duration::from_micros(micros)))
+    Ok((Segment { first_position, path, file, len, seed }, Duration::from_micros(micros)))
 }
 
 struct Tail {
@@ -198,7 +202,7 @@ fn find_end(segment: &mut Segment) -> io::Result<Tail> {
     let mut tail = Tail { next: segment.first_position, ended: false };
     let (mut at, mut end) = (SEGMENT_HEADER, SEGMENT_HEADER);
     loop {
-        match frame_at(&bytes, at) {
+        match frame_at(segment.seed, &bytes, at) {
             Frame::Record { position, payload } => {
                 if position >= tail.next {
                     tail.next = position + 1;
@@ -207,7 +211,7 @@ fn find_end(segment: &mut Segment) -> io::Result<Tail> {
                 at = payload.end;
                 end = at;
             }
-            Frame::Incomplete | Frame::Bad => match resync(&bytes, at + 1, tail.next, u64::MAX) {
+            Frame::Incomplete | Frame::Bad => match resync(segment.seed, &bytes, at + 1, tail.next, u64::MAX) {
                 Some(found) => at = found,
                 None => break,
             },
@@ -215,11 +219,11 @@ fn find_end(segment: &mut Segment) -> io::Result<Tail> {
     }
     let rest = bytes.get(end..).unwrap_or_default();
     // All of a record, but altered: not a write that was cut short, of which the
-    // header comes last.
-    let altered = frame_at(&bytes, end) == Frame::Bad && rest.iter().take(FRAME_HEADER).any(|byte| *byte != 0);
+    // header comes last. Behind the end of a log there was never anything.
+    let begun = rest.iter().take(FRAME_HEADER).any(|byte| *byte != 0);
+    let altered = !tail.ended && begun && frame_at(segment.seed, &bytes, end) == Frame::Bad;
     if altered {
-        tail.next += 1;
-        tail.ended = false;
+        tail.next = damaged_until(rest, tail.next).max(tail.next + 1);
     }
     if !rest.is_empty() {
         tracing::warn!(bytes = rest.len(), altered, "cut off the end of a usage segment");

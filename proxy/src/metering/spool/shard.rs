@@ -31,6 +31,15 @@ pub(super) struct ShardContext {
 }
 
 impl ShardContext {
+    fn header(&self, first_position: u64) -> Header {
+        Header { shard: self.index, epoch: self.epoch, first_position }
+    }
+
+    /// What frames of this release's files begin their checksums with.
+    pub(super) fn seed(&self) -> u32 {
+        self.header(0).seed()
+    }
+
     fn segment_path(&self, first_position: u64) -> PathBuf {
         self.dir.join(format!("{:04}-{first_position:020}.seg", self.index))
     }
@@ -48,12 +57,14 @@ pub(super) struct Segment {
     pub(super) file: Arc<dyn DiskFile>,
     /// Bytes of header and whole frames; what is behind them does not count.
     pub(super) len: u64,
+    /// What its frames' checksums begin with.
+    pub(super) seed: u32,
 }
 
 impl Segment {
     fn create(context: &ShardContext, first_position: u64) -> io::Result<Self> {
         let path = context.segment_path(first_position);
-        let header = Header { shard: context.index, epoch: context.epoch, first_position };
+        let header = context.header(first_position);
         let disk = &context.shared.disk;
         let file = disk.open(&path, OpenMode::Log)?;
         if let Err(error) = file.write_all_at(&header.encode(), 0) {
@@ -61,7 +72,7 @@ impl Segment {
             return Err(error);
         }
         context.shared.bytes.fetch_add(SEGMENT_HEADER as u64, Ordering::Relaxed);
-        Ok(Self { first_position, path, file, len: SEGMENT_HEADER as u64 })
+        Ok(Self { first_position, path, file, len: SEGMENT_HEADER as u64, seed: header.seed() })
     }
 
     fn has_records(&self) -> bool {
@@ -126,7 +137,12 @@ impl Shard {
         if found.acked < found.next {
             marks.push_back((found.acked, context.shared.clock.monotonic().saturating_sub(found.age)));
         }
+        // What the dead process did not sync is synced before it is given out.
+        let files = found.segments.iter().filter(|_| found.next > 0);
+        let unsynced: Vec<_> = files.map(|segment| segment.file.clone()).collect();
         let state = State {
+            dirty: !unsynced.is_empty(),
+            unsynced,
             segments: found.segments,
             next: found.next,
             readable: found.next,
@@ -134,8 +150,6 @@ impl Shard {
             ended: found.ended,
             closed: false,
             frame: Vec::with_capacity(4096),
-            dirty: false,
-            unsynced: Vec::new(),
             marks,
         };
         let reader = Mutex::new(ReadPoint::default());
@@ -193,7 +207,8 @@ impl Shard {
             state.acked = expected;
             state.drop_marks();
             let at_rest = expected == state.next && !state.ended;
-            let worth_it = state.segments.back().is_some_and(|tail| tail.len >= self.context.segment_bytes / 4);
+            let (worth_it, tight) = (self.context.segment_bytes / 4, self.context.shared.is_tight());
+            let worth_it = state.segments.back().is_some_and(|tail| tight || tail.len >= worth_it);
             if at_rest
                 && worth_it
                 && let Err(error) = state.roll(&self.context)
@@ -202,7 +217,7 @@ impl Shard {
             }
             state.take_acked_segments()
         };
-        if let Err(error) = self.cursor.write_all_at(&encode_cursor(expected), 0) {
+        if let Err(error) = self.cursor.write_all_at(&encode_cursor(expected, self.context.seed()), 0) {
             // A cursor that is behind costs a repetition, no record.
             tracing::warn!(%error, "a usage cursor was not written");
         }
@@ -268,6 +283,16 @@ impl Shard {
         state.closed && state.acked >= state.next
     }
 
+    /// Whether the disk takes a write: the header once more, which changes
+    /// nothing.
+    pub(super) fn probe(&self) -> bool {
+        let state = lock(&self.state);
+        state.segments.back().is_none_or(|tail| {
+            let header = self.context.header(tail.first_position);
+            tail.file.write_all_at(&header.encode(), 0).is_ok()
+        })
+    }
+
     /// Lets go of files that were removed with their directory.
     pub(super) fn forget(&self) {
         let mut state = lock(&self.state);
@@ -294,9 +319,6 @@ impl State {
 
     fn write(&mut self, context: &ShardContext, budget: u64, frame: &mut [u8]) -> Result<(), SpoolError> {
         let position = self.next;
-        if !finish_frame(frame, position) {
-            return Err(SpoolError::io("write a record")(io::ErrorKind::InvalidInput.into()));
-        }
         let length = frame.len() as u64;
         if context.shared.bytes.load(Ordering::Relaxed).saturating_add(length) > budget {
             return Err(SpoolError::Full);
@@ -308,7 +330,12 @@ impl State {
             tracing::warn!(%error, "no new usage segment");
         }
         let tail = self.segments.back_mut().ok_or(SpoolError::Closed)?;
-        if let Err(error) = tail.file.write_all_at(frame, tail.len) {
+        if !finish_frame(frame, position, tail.seed) {
+            return Err(SpoolError::io("write a record")(io::ErrorKind::InvalidInput.into()));
+        }
+        let wrote = tail.file.write_all_at(frame, tail.len);
+        context.shared.note_write(wrote.is_ok());
+        if let Err(error) = wrote {
             // Part of the frame may be there. The next one goes over it.
             if let Err(error) = tail.file.set_len(tail.len) {
                 tracing::warn!(%error, "half a usage record was not cut off");
@@ -375,19 +402,26 @@ impl State {
     }
 }
 
-fn encode_cursor(position: u64) -> [u8; CURSOR] {
+/// `seed`: as in the frames of the same shard, so that another's cursor is none.
+fn encode_cursor(position: u64, seed: u32) -> [u8; CURSOR] {
     let mut out = [0; CURSOR];
     out[..8].copy_from_slice(&position.to_le_bytes());
-    let sum = crc32fast::hash(&out[..8]);
+    let sum = cursor_sum(seed, &out[..8]);
     out[8..].copy_from_slice(&sum.to_le_bytes());
     out
 }
 
-/// `None` when the bytes are not a cursor.
-pub(super) fn decode_cursor(bytes: &[u8]) -> Option<u64> {
+fn cursor_sum(seed: u32, position: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new_with_initial(seed);
+    sum.update(position);
+    sum.finalize()
+}
+
+/// `None` when the bytes are not this shard's cursor.
+pub(super) fn decode_cursor(bytes: &[u8], seed: u32) -> Option<u64> {
     let (position, sum) = bytes.split_at_checked(8)?;
     let sum: [u8; 4] = sum.try_into().ok()?;
-    if crc32fast::hash(position) != u32::from_le_bytes(sum) {
+    if cursor_sum(seed, position) != u32::from_le_bytes(sum) {
         return None;
     }
     position.try_into().ok().map(u64::from_le_bytes)

@@ -234,6 +234,11 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn free(&self, _: &Path) -> io::Result<u64> {
+        let world = lock(&self.world);
+        Ok(world.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(world.tree.used())))
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.enter(Operation::SyncDir)?.tree.sync_dir(path)
     }

@@ -2,18 +2,6 @@
 
 use super::*;
 
-/// A small generator, so that a failure can be repeated by its seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).expect("fits")
-    }
-}
-
 const RECORDS: usize = 150;
 
 /// One shard of a dead process with three segments, and what is in them.
@@ -81,7 +69,7 @@ fn flips_and_cuts_are_survived_and_seen() {
     let originals = dead(template.path());
     let scratch = tempfile::tempdir().expect("temporary directory");
     for seed in 1..=1000 {
-        let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut random = Random::new(seed);
         let dir = scratch.path().join(seed.to_string());
         copy(template.path(), &dir);
         let files = segments(&dir);

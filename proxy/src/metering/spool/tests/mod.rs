@@ -1,7 +1,10 @@
 //! The spool against a model of the control plane: what was appended arrives
 //! exactly once and in order, whatever happens to processes and files.
 
+mod corruption;
 mod damage;
+mod faults;
+mod limits;
 mod names;
 mod story;
 
@@ -99,6 +102,22 @@ fn settle(spool: &Spool, ticket: SpoolTicket, number: usize) -> Result<(), Spool
     let id = exchange(number);
     let open = OpenRecord { exchange_id: &id, ..OpenRecord::default() };
     spool.append_settle(ticket, &SettleRecord { open, outcome: "ok", ..SettleRecord::default() })
+}
+
+/// A small generator, so that a failure can be repeated by its seed.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from((self.0 >> 11) % (limit as u64).max(1)).expect("fits")
+    }
 }
 
 fn exchange(number: usize) -> String {
