@@ -49,16 +49,31 @@ impl Postgres {
         let made = initdb.arg(&data).stdout(Stdio::null()).output().expect("initdb runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
 
-        let log = std::fs::File::create(dir.path().join("server.log")).expect("log file");
-        let mut server = command(&bin, "postgres", run_as, dir.path());
-        server.arg("-D").arg(&data).arg("-k").arg(dir.path());
-        for setting in ["listen_addresses=", "fsync=off", "max_connections=200", "shared_buffers=32MB"] {
-            server.arg("-c").arg(setting);
-        }
-        let child = server.stdout(Stdio::null()).stderr(log).spawn().expect("postgres runs");
+        let child = server(&bin, run_as, dir.path());
         let mut started = Self { dir, bin, run_as, child, databases: AtomicU32::new(0) };
         started.await_ready();
         Some(started)
+    }
+
+    /// Stops it as `pg_ctl stop -m immediate` does: no checkpoint, no goodbye;
+    /// the next start recovers.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn stop_immediately(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT).expect("a running server");
+        self.child.wait().expect("own child");
+    }
+
+    /// Starts it again after a stop.
+    ///
+    /// # Panics
+    /// It does not recover.
+    pub fn start_again(&mut self) {
+        let _of_the_last_run = std::fs::remove_file(self.dir.path().join("data").join("postmaster.pid"));
+        self.child = server(&self.bin, self.run_as, self.dir.path());
+        self.await_ready();
     }
 
     /// A new empty database and its URL.
@@ -109,6 +124,17 @@ impl Drop for Postgres {
         }
         let _ = self.child.wait();
     }
+}
+
+/// Starts the server whose data lies in `dir`.
+fn server(bin: &Path, run_as: Option<(Uid, Gid)>, dir: &Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("server.log")).expect("log file");
+    let mut server = command(bin, "postgres", run_as, dir);
+    server.arg("-D").arg(dir.join("data")).arg("-k").arg(dir);
+    for setting in ["listen_addresses=", "fsync=off", "max_connections=200", "shared_buffers=32MB"] {
+        server.arg("-c").arg(setting);
+    }
+    server.stdout(Stdio::null()).stderr(log).spawn().expect("postgres runs")
 }
 
 fn command(bin: &Path, name: &str, run_as: Option<(Uid, Gid)>, dir: &Path) -> Command {

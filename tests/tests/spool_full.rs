@@ -153,7 +153,7 @@ fn a_full_disk_refuses_what_is_new_settles_what_has_begun_and_loses_nothing() {
     assert_eq!(house.metric("clawgate_spool_write_failures_total "), 0, "met before the disk said no");
     house.stack.control.start();
     until_good("a ready node", PATIENCE, || house.ready(), |(status, _)| *status == 200);
-    assert_eq!(house.stack.chat(&house.bot).status(), 200);
+    assert_eq!(call(house.stack.data(), &house.request(95_000_000, 0)).status(), 200);
     let joined = join(&house.stack, &house.bot, "full-", 0);
     assert_eq!((joined.indeterminate, joined.settled), (0, joined.ledger), "{joined:?}");
     assert_eq!(house.metric("clawgate_spool_lost_total "), 0);

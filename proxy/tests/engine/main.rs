@@ -6,6 +6,7 @@
 
 mod connections;
 mod framing;
+mod full_spool;
 mod http2;
 mod lifecycle;
 mod small_writes;
