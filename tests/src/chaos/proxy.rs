@@ -161,6 +161,8 @@ struct Line<'a> {
     shared: &'a Shared,
     carried: AtomicU64,
     over: AtomicBool,
+    /// Both ends are closed by a reset and not in order.
+    reset: AtomicBool,
     /// As [`Shared::forgotten`] was when it began.
     age: u64,
 }
@@ -186,7 +188,8 @@ fn carry(shared: &Shared, client: TcpStream, number: u64) {
             return;
         }
     }
-    let line = Line { shared, carried: AtomicU64::new(0), over: AtomicBool::new(false), age };
+    let line =
+        Line { shared, carried: AtomicU64::new(0), over: AtomicBool::new(false), reset: AtomicBool::new(false), age };
     thread::scope(|scope| {
         scope.spawn(|| pump(&line, &client, &server, number * 2 + 1));
         pump(&line, &server, &client, number * 2 + 2);
@@ -227,6 +230,7 @@ fn pump(line: &Line<'_>, mut from: &TcpStream, mut to: &TcpStream, seed: u64) {
         let sent = to.write_all(&buffer[..count]);
         if faults.reset_after.is_some_and(|limit| passed + count as u64 >= limit) {
             line.shared.resets.fetch_add(1, Ordering::Relaxed);
+            line.reset.store(true, Ordering::Relaxed);
             reset(from);
             reset(to);
             break;
@@ -236,7 +240,7 @@ fn pump(line: &Line<'_>, mut from: &TcpStream, mut to: &TcpStream, seed: u64) {
         }
     }
     line.over.store(true, Ordering::Relaxed);
-    if !line.is_forgotten() {
+    if !line.is_forgotten() && !line.reset.load(Ordering::Relaxed) {
         let _gone = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     }
 }

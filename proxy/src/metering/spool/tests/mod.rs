@@ -1,6 +1,7 @@
 //! The spool against a model of the control plane: what was appended arrives
 //! exactly once and in order, whatever happens to processes and files.
 
+mod config;
 mod corruption;
 mod damage;
 mod faults;
