@@ -48,10 +48,8 @@ fn template() -> Template {
 
 /// Damages one file or two, and says what of which may be gone for good.
 fn corrupt(disk: &MemoryDisk, random: &mut Random) -> (&'static str, Vec<PathBuf>) {
-    let of = |end: &str| -> Vec<PathBuf> {
-        disk.files().into_iter().filter(|path| path.extension().is_some_and(|e| e == end)).collect()
-    };
-    let (segments, cursors) = (of("seg"), of("cursor"));
+    let segments: Vec<PathBuf> =
+        disk.files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "seg")).collect();
     let victim = segments[random.below(segments.len())].clone();
     let other = segments[random.below(segments.len())].clone();
     let mut bytes = disk.contents(&victim).expect("is there");
@@ -102,22 +100,27 @@ fn corrupt(disk: &MemoryDisk, random: &mut Random) -> (&'static str, Vec<PathBuf
             put(&victim, bytes);
             ("a piece of another file", vec![victim])
         }
-        8 => {
-            let cursor = &cursors[random.below(cursors.len())];
-            let mut bytes = disk.contents(&cursors[random.below(cursors.len())]).expect("is there");
-            if random.below(2) == 0 && !bytes.is_empty() {
-                let at = random.below(bytes.len());
-                bytes[at] ^= 1 << random.below(8);
-            }
-            put(cursor, bytes);
-            ("a cursor", Vec::new())
-        }
-        _ => {
-            let texts = [&b""[..], b"\xff\xff", b"0", b"99999999999999999999", b"18446744073709551615", b"1700000009"];
-            put(Path::new("/spool/epoch"), texts[random.below(texts.len())].to_vec());
-            ("the number of the last epoch", Vec::new())
-        }
+        _ => (corrupt_small(disk, random), Vec::new()),
     }
+}
+
+/// Damages a file that holds one number; no record depends on it.
+fn corrupt_small(disk: &MemoryDisk, random: &mut Random) -> &'static str {
+    if random.below(2) == 0 {
+        let texts = [&b""[..], b"\xff\xff", b"0", b"99999999999999999999", b"18446744073709551615", b"1700000009"];
+        let text = texts[random.below(texts.len())].to_vec();
+        disk.plant(Path::new("/spool/epoch"), text).expect("plants");
+        return "the number of the last epoch";
+    }
+    let cursors: Vec<PathBuf> =
+        disk.files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "cursor")).collect();
+    let mut bytes = disk.contents(&cursors[random.below(cursors.len())]).expect("is there");
+    if random.below(2) == 0 && !bytes.is_empty() {
+        let at = random.below(bytes.len());
+        bytes[at] ^= 1 << random.below(8);
+    }
+    disk.plant(&cursors[random.below(cursors.len())], bytes).expect("plants");
+    "a cursor"
 }
 
 /// (epoch, shard) of a segment file.
