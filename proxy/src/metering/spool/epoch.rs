@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_spool_that_was_just_made_outlives_the_power() {
         let disk = MemoryDisk::new(1);
-        let on = Shared::new(Arc::new(disk.process()), Arc::new(disk.clone()));
+        let on = Shared::new(Arc::new(disk.process()), Arc::new(disk.clone()), Path::new(ROOT), 1 << 20);
         let epoch = create(&on);
         epoch.sync(&*on.disk).expect("syncs");
         disk.power_cut(Survival::Synced);
