@@ -59,7 +59,6 @@ pub fn run(seed: u64, bug: Option<Mutant>) -> Result<Tally, Broken> {
 }
 
 /// The same with every step in words.
-#[must_use]
 pub fn trace(seed: u64, bug: Option<Mutant>) -> (Result<Tally, Broken>, Vec<String>) {
     with(bug, || world::World::new(seed, true).run())
 }

@@ -33,10 +33,10 @@ impl EpochDir {
         let disk = &*on.disk;
         let epochs = root.join(EPOCHS);
         disk.make_dir(&epochs).map_err(SpoolError::io("make the directory"))?;
-        // A new spool has a name only once the directory that it is in has it.
-        let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if let Err(error) = disk.sync_dir(parent) {
-            tracing::warn!(%error, "the directory of the usage spool was not synced");
+        // The spool's own name too: a power failure must not take it whole.
+        let above = root.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let Err(error) = disk.sync_dir(above) {
+            tracing::warn!(%error, "the directory above the usage spool was not synced");
         }
         let _whole = lock_whole(disk, root)?;
         sweep(disk, &epochs);
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_spool_that_was_just_made_outlives_the_power() {
         let disk = MemoryDisk::new(1);
-        let on = Shared::new(Arc::new(disk.process()), Arc::new(disk.clone()), Path::new(ROOT), 1 << 20);
+        let on = Shared::new(Arc::new(disk.process()), Arc::new(disk.clone()), Path::new(ROOT), 1 << 30);
         let epoch = create(&on);
         epoch.sync(&*on.disk).expect("syncs");
         disk.power_cut(Survival::Synced);
