@@ -138,7 +138,11 @@ fn small_requests_while_the_node_is_killed() {
     let tally = flood_while(&[data], 64, &asked, || {
         for _ in 0..kills {
             let before = used(&rest)["used"].as_u64().unwrap_or(0);
-            let more = |quota: &Value| quota["used"].as_u64().unwrap_or(0) > before;
+            // On a slow machine all of it may be used before the last kill.
+            let more = |quota: &Value| {
+                let used = quota["used"].as_u64().unwrap_or(0);
+                used > before || used + 1500 > limit
+            };
             until_good("something to be used", Duration::from_secs(30), || used(&rest), more);
             node.kill();
             node.start();

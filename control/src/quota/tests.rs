@@ -329,8 +329,8 @@ async fn a_lease_whose_time_has_passed_is_taken_back() {
     let answer = node.one(ask(&quota, 800, 0, 0, 0), back).await;
     assert_eq!((answer.granted, answer.returned, answer.outstanding), (800, 700, 0));
     let answer = node.one(ask(&quota, 800, 0, 200, 100), back).await;
-    assert_eq!((answer.granted, answer.returned, answer.outstanding), (1000, 700, 150));
-    assert_eq!(house.ledger(&quota).await, (150, 150));
+    assert_eq!((answer.granted, answer.returned, answer.outstanding), (1050, 700, 200), "the debt of 50 comes on top");
+    assert_eq!(house.ledger(&quota).await, (150, 200));
 }
 
 #[tokio::test]

@@ -229,8 +229,10 @@ fn pump(line: &Line<'_>, mut from: &TcpStream, mut to: &TcpStream, seed: u64) {
         line.shared.carried.fetch_add(count as u64, Ordering::Relaxed);
         let sent = to.write_all(&buffer[..count]);
         if faults.reset_after.is_some_and(|limit| passed + count as u64 >= limit) {
-            line.shared.resets.fetch_add(1, Ordering::Relaxed);
-            line.reset.store(true, Ordering::Relaxed);
+            // Both directions may get there.
+            if !line.reset.swap(true, Ordering::Relaxed) {
+                line.shared.resets.fetch_add(1, Ordering::Relaxed);
+            }
             reset(from);
             reset(to);
             break;

@@ -226,7 +226,10 @@ fn find_end(segment: &mut Segment) -> io::Result<Tail> {
         tail.next = damaged_until(rest, tail.next).max(tail.next + 1);
     }
     if !rest.is_empty() {
-        tracing::warn!(bytes = rest.len(), altered, "cut off the end of a usage segment");
+        // Zeros were reserved and not written yet.
+        if rest.iter().any(|byte| *byte != 0) {
+            tracing::warn!(bytes = rest.len(), altered, "cut off the end of a usage segment");
+        }
         segment.file.set_len(end as u64)?;
     }
     segment.len = end as u64;
