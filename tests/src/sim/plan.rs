@@ -73,7 +73,7 @@ impl Plan {
     pub fn of(rng: &mut Rng) -> Self {
         let mut some = |rate: u64| if rng.chance(400) { 1 + rng.below(rate) } else { 0 };
         let (lose, twice, late) = (some(150), some(150), some(150));
-        let (kill, power, partition) = (some(25), some(20), some(30));
+        let (kill, power, partition) = (some(25), some(40), some(30));
         let (handover, zombie, crash) = (some(15), some(12), some(60));
         let (restore, change, clock) = (some(6), some(15), some(20));
         let (disk, pause) = (some(30), some(12));
