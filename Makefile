@@ -28,6 +28,7 @@ verify:
 bench:
 	.ci/needs build
 	cargo build --release --locked --workspace --bins
+	cargo bench --locked --workspace --bench accounting
 	target/release/clawgate-bench numbers
 
 # The web console comes with a later release.

@@ -22,15 +22,8 @@ impl UsageIngest for Service {
         let peer = Peer::of(self.transport, &request);
         let request = request.into_inner();
         peer.check(&request.node_id)?;
-        let batch = Batch {
-            node_id: &request.node_id,
-            epoch: request.epoch,
-            shard: request.shard,
-            first_position: request.first_position,
-            records: &request.records,
-            instance_id: &request.instance_id,
-        };
-        let accepted = self.fleet.ingest(batch).await.map_err(|error| refusal(&request.node_id, &error))?;
+        let accepted =
+            self.fleet.ingest(Batch::from(&request)).await.map_err(|error| refusal(&request.node_id, &error))?;
         Ok(Response::new(ShipReply { next_position: accepted.next_position }))
     }
 }

@@ -2,6 +2,7 @@
 
 use clawgate_shared::id;
 use clawgate_shared::mutant::{self, Mutant};
+use clawgate_shared::proto::node::ShipRequest;
 
 use super::charges;
 use super::decode::{self, decode};
@@ -37,6 +38,19 @@ pub struct Batch<'a> {
     pub records: &'a [Vec<u8>],
     /// Random per process.
     pub instance_id: &'a str,
+}
+
+impl<'a> From<&'a ShipRequest> for Batch<'a> {
+    fn from(request: &'a ShipRequest) -> Self {
+        Self {
+            node_id: &request.node_id,
+            epoch: request.epoch,
+            shard: request.shard,
+            first_position: request.first_position,
+            records: &request.records,
+            instance_id: &request.instance_id,
+        }
+    }
 }
 
 /// What came of a batch.

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clawgate_shared::glob::Glob;
 use jiff::tz::TimeZone;
 
+use super::HOLD;
 use super::window::{self, Window};
 use crate::store::quotas::{self, QuotaRow};
 use crate::store::types::{QuotaAction, QuotaMetric, QuotaScope, QuotaWindow};
 use crate::store::{Conn, StoreError};
 
-/// Lowered quotas that are remembered; beyond, nodes are asked for nothing and
-/// what they hold ends with their windows.
+/// Lowered quotas that are remembered; beyond, a node hears of them when it next
+/// names what it holds.
 const MAX_LOWERED: usize = 1000;
 
 /// A quota as ingest and leases need it.
@@ -36,6 +37,8 @@ pub struct Quota {
     pub blocks: bool,
     /// Share of the limit, in percent, at which people are warned.
     pub warn_pct: u8,
+    /// When it was last written, unix microseconds.
+    updated_at: i64,
     /// `None`: every model.
     model: Option<Glob>,
     /// Its tenant's.
@@ -115,6 +118,7 @@ impl Book {
                 limit: i64::try_from(row.spec.limit).unwrap_or(i64::MAX),
                 blocks: row.spec.action == QuotaAction::Block,
                 warn_pct: row.spec.warn_pct,
+                updated_at: row.updated_at,
                 model: row.spec.model.as_deref().map(Glob::new),
                 zone: zones.get(&row.tenant_id).cloned().unwrap_or(TimeZone::UTC),
             });
@@ -148,9 +152,11 @@ impl Book {
         }
     }
 
-    /// Quotas of which more may be leased than there is.
-    pub fn lowered(&self) -> impl Iterator<Item = &Quota> {
-        self.lowered.iter().filter_map(|id| self.get(id))
+    /// Quotas of which more may be leased than there is: lowered lately enough
+    /// for a node to hold what it has not named since.
+    pub fn lowered(&self, now: i64) -> impl Iterator<Item = &Quota> {
+        let lately = move |quota: &&Quota| now.saturating_sub(quota.updated_at) <= HOLD;
+        self.lowered.iter().filter_map(|id| self.get(id)).filter(lately)
     }
 
     /// Those of a tenant; `None`: it has none.

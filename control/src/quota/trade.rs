@@ -5,7 +5,7 @@
 //! is still so when it is written; the grant itself is conditional all the
 //! same.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use clawgate_shared::mutant::{self, Mutant};
 
@@ -166,12 +166,15 @@ pub const fn is_over((known, ended): (u64, u64)) -> bool {
 #[must_use]
 pub fn unnamed(book: &Book, desk: &Desk, holder: Holder<'_>, claims: &[Claim], now: i64) -> Vec<WindowKey> {
     let mut keys = desk.recalls(holder.node_id, MAX_RECALLS, now);
-    let lowered =
-        book.lowered().map(|quota| WindowKey { quota_id: quota.id.clone(), start: quota.window_at(now).start });
-    keys.extend(lowered);
+    let lowered = book.lowered(now);
+    keys.extend(lowered.map(|quota| WindowKey { quota_id: quota.id.clone(), start: quota.window_at(now).start }));
+    if keys.is_empty() {
+        return keys;
+    }
+    let named: HashSet<&str> = claims.iter().map(|claim| claim.quota_id.as_str()).collect();
+    keys.retain(|key| !named.contains(key.quota_id.as_str()));
     keys.sort_unstable();
     keys.dedup();
-    keys.retain(|key| !claims.iter().any(|claim| claim.quota_id == key.quota_id));
     keys
 }
 
@@ -316,15 +319,7 @@ impl Desktop {
     fn decide(&mut self, quotas: &Quotas, holder: Holder<'_>, claim: &Claim, target: &Target<'_>, now: i64) {
         let key = &target.key;
         let Some(window) = self.windows.get_mut(key) else { return };
-        let lease = self.leases.entry(key.clone()).or_insert_with(|| LeaseRow {
-            key: key.clone(),
-            node_id: holder.node_id.to_owned(),
-            epoch: holder.epoch,
-            granted: 0,
-            returned: 0,
-            settled: 0,
-            expires_at: 0,
-        });
+        let lease = self.leases.entry(key.clone()).or_insert_with(|| LeaseRow::none(key.clone(), holder));
         let before = lease.rest();
         // What the node can name was granted, whatever the database remembers.
         lease.granted = lease.granted.max(claim.granted.min(MAX_EXTRA));

@@ -41,6 +41,13 @@ pub struct LeaseRow {
 }
 
 impl LeaseRow {
+    /// A lease of nothing.
+    #[must_use]
+    pub fn none(key: WindowKey, holder: Holder<'_>) -> Self {
+        let (node_id, epoch) = (holder.node_id.to_owned(), holder.epoch);
+        Self { key, node_id, epoch, granted: 0, returned: 0, settled: 0, expires_at: 0 }
+    }
+
     /// What it makes outstanding.
     #[must_use]
     pub const fn rest(&self) -> i64 {

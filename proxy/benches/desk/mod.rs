@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clawgate_proxy::limits::{Granted, Metric, Outage, QuotaRule, Slices, Standing};
 use clawgate_proxy::metering::{ChargeRecord, OpenRecord, SettleRecord, Spool, SpoolOptions};
-use clawgate_proxy::quota::{Bound, Line, Permit, Spent};
+use clawgate_proxy::quota::{Bound, Permit, Spent};
 use clawgate_shared::clock;
 use clawgate_shared::usage::Usage;
 
@@ -50,14 +50,14 @@ impl Desk {
             let amount = bound.amount(rule.metric, None).expect("countable");
             assert!(rule.covers("gpt-5-mini") && permit.take(rule, amount, now), "there is plenty");
         }
-        let held: Charges<'_> = permit.held().map(charge).collect();
+        let held: Charges<'_> = permit.held().map(ChargeRecord::from).collect();
         let open = open_record(&held);
         let ticket = self.spool.append_open(&open).expect("opens");
         drop(held);
         permit.sent();
         let usage = Usage { input: Some(200), output: Some(40), total: Some(240), ..Usage::default() };
         let spent = Spent { usage: &usage, cost_micros: None, requests: 1, nothing_else: false };
-        let charges: Charges<'_> = permit.charges(&spent).map(charge).collect();
+        let charges: Charges<'_> = permit.charges(&spent).map(ChargeRecord::from).collect();
         self.spool.append_settle(ticket, &settle_record(open_record(&charges), &usage)).expect("settles");
         drop(charges);
         permit.settle(&spent);
@@ -65,10 +65,6 @@ impl Desk {
 }
 
 type Charges<'a> = smallvec::SmallVec<[ChargeRecord<'a>; 4]>;
-
-fn charge(line: Line<'_>) -> ChargeRecord<'_> {
-    ChargeRecord { quota_id: line.quota_id, window_start_micros: line.window_start_micros, amount: line.amount }
-}
 
 fn rule(slices: &Slices, bot: usize, metric: Metric) -> Arc<QuotaRule> {
     let slice = slices.of(&format!("quo_{bot:08}_{}", metric.as_str()));

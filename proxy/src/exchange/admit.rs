@@ -16,7 +16,7 @@ use super::prepare::Prepared;
 use super::receive::Received;
 use super::reject::Refusal;
 use super::settle::Settlement;
-use crate::limits::{Hold, Metric, Outage, QuotaRule, Standing, Usual};
+use crate::limits::{Hold, Metric, Outage, QuotaRule, Standing, Usual, Window};
 use crate::quota::{Bound, Demand, Permit, Verdict, judge};
 use crate::snapshot::{Bot, Tenant};
 use crate::wire::error::Code;
@@ -232,6 +232,28 @@ async fn wait(
     amount: u64,
     deadline: Instant,
 ) -> Result<Option<Hold>, Refusal> {
+    let judge = |window: &Window, now: i64| {
+        let (standing, price) = (window.standing(), weight.price.as_deref());
+        match judge(rule.metric, weight.bound_for(rule), weight.answers, price, &standing, now) {
+            Verdict::Pending => None,
+            verdict => Some(refusal(rule, amount, &standing, window.ends(), verdict)),
+        }
+    };
+    let come = until_held(services, rule, amount, deadline, |now| rule.slice.hold(amount, now), judge).await;
+    come.map_err(|certain| certain.unwrap_or_else(|| pending(rule, amount)))
+}
+
+/// Tries `hold` whenever something has come in or come back, and sees to it that
+/// the control plane is asked. `Ok(None)`: the rule lets it pass without. An
+/// error is `refuse`'s, or none when the time is up.
+async fn until_held<T>(
+    services: &Services,
+    rule: &QuotaRule,
+    amount: u64,
+    deadline: Instant,
+    mut hold: impl FnMut(i64) -> Option<T>,
+    refuse: impl Fn(&Window, i64) -> Option<Refusal>,
+) -> Result<Option<T>, Option<Refusal>> {
     let slices = &services.slices;
     loop {
         let short = rule.slice.short(amount);
@@ -243,18 +265,12 @@ async fn wait(
         if rule.slice.is_gone() {
             return Ok(None);
         }
-        if let Some(held) = rule.slice.hold(amount, now) {
+        if let Some(held) = hold(now) {
             return Ok(Some(held));
         }
         let window = rule.slice.window(now);
-        let standing = window.as_ref().map(|window| window.standing());
-        if let Some(standing) = &standing {
-            let price = weight.price.as_deref();
-            let verdict = judge(rule.metric, weight.bound_for(rule), weight.answers, price, standing, now);
-            if verdict != Verdict::Pending {
-                let ends = window.as_ref().map_or(i64::MAX, |window| window.ends());
-                return Err(refusal(rule, amount, standing, ends, verdict));
-            }
+        if let Some(refusal) = window.as_ref().and_then(|window| refuse(window, now)) {
+            return Err(Some(refusal));
         }
         if slices.is_outage(now) {
             match rule.outage {
@@ -265,12 +281,13 @@ async fn wait(
         }
         slices.wake(window.is_none() || rule.slice.first_shortage(now));
         if timeout_at(deadline, changed).await.is_err() {
-            return Err(pending(rule, amount, standing.as_ref()));
+            return Err(None);
         }
     }
 }
 
-fn pending(rule: &QuotaRule, amount: u64, standing: Option<&Standing>) -> Refusal {
+fn pending(rule: &QuotaRule, amount: u64) -> Refusal {
+    let standing = rule.slice.window(clock::boot_micros()).map(|window| window.standing());
     let of = about(rule);
     let text = standing.map_or_else(
         || format!("{of}: what is left of it is not known here yet; try again in a moment"),
@@ -298,39 +315,18 @@ pub async fn extend(settlement: &mut Settlement<'_>, output: u64) -> Result<(), 
     let deadline = Instant::now() + GROWTH;
     let Settlement { permit, key_permit, .. } = settlement;
     for (rule, held) in permit.cutting().chain(key_permit.cutting()) {
-        if !held.extend(more, clock::boot_micros()) {
-            grow(services, rule, held, more, deadline).await?;
+        let mut hold = |now| held.extend(more, now).then_some(());
+        // Here or with others there may be some.
+        if hold(clock::boot_micros()).is_none() {
+            let come = until_held(services, rule, more, deadline, hold, |_, _| None).await;
+            come.map_err(|_late| {
+                let text = format!("the answer has used up the {}; it was cut off", about(rule));
+                Refusal::new(Code::QuotaExceeded, text)
+            })?;
         }
     }
     settlement.held_output = settlement.held_output.saturating_add(more);
     Ok(())
-}
-
-/// Waits for more of what is held: here or with others there may be some.
-async fn grow(
-    services: &Services,
-    rule: &QuotaRule,
-    held: &mut Hold,
-    more: u64,
-    deadline: Instant,
-) -> Result<(), Refusal> {
-    loop {
-        let short = rule.slice.short(more);
-        let changed = short.changed();
-        let mut changed = std::pin::pin!(changed);
-        // From here on nothing that comes in is missed.
-        changed.as_mut().enable();
-        let now = clock::boot_micros();
-        let outage = rule.outage == Outage::Allow && services.slices.is_outage(now);
-        if held.extend(more, now) || rule.slice.is_gone() || outage {
-            return Ok(());
-        }
-        services.slices.wake(rule.slice.first_shortage(now));
-        if timeout_at(deadline, changed).await.is_err() {
-            let text = format!("the answer has used up the {}; it was cut off", about(rule));
-            return Err(Refusal::new(Code::QuotaExceeded, text));
-        }
-    }
 }
 
 fn refusal(rule: &QuotaRule, amount: u64, standing: &Standing, ends: i64, verdict: Verdict) -> Refusal {

@@ -17,16 +17,12 @@ use super::record::Facts;
 use super::reject::Refusal;
 use crate::limits::Usual;
 use crate::metering::{ChargeRecord, SettleRecord, SpoolError, SpoolTicket};
-use crate::quota::{Bound, Line, Permit, Spent};
+use crate::quota::{Bound, Permit, Spent};
 use crate::telemetry::AccessLine;
 use crate::wire::error::Code;
 
 /// Charges of one exchange, usually without a trip to the allocator.
 type Charges<'a> = SmallVec<[ChargeRecord<'a>; 4]>;
-
-fn charge(line: Line<'_>) -> ChargeRecord<'_> {
-    ChargeRecord { quota_id: line.quota_id, window_start_micros: line.window_start_micros, amount: line.amount }
-}
 
 /// What becomes of a request while the spool takes no more. A bot with a quota
 /// that blocks is refused in any case: nobody could tell later what it used.
@@ -143,7 +139,7 @@ impl<'a> Settlement<'a> {
             self.key_permit.sent();
             return Ok(());
         }
-        let held: Charges<'_> = self.permit.held().chain(self.key_permit.held()).map(charge).collect();
+        let held: Charges<'_> = self.permit.held().chain(self.key_permit.held()).map(ChargeRecord::from).collect();
         let reserved = self.permit.tokens().max(self.key_permit.tokens());
         self.facts.reserved_tokens = reserved;
         let opened = self.services.spool.append_open(&self.facts.open_record(&held));
@@ -237,7 +233,9 @@ impl<'a> Settlement<'a> {
         let Some(bot) = self.facts.bot.as_deref() else { return };
         let usage = spent.usage;
         let charges: Charges<'_> = match &self.ticket {
-            Some(_) => self.permit.charges(spent).chain(self.key_permit.charges(spent)).map(charge).collect(),
+            Some(_) => {
+                self.permit.charges(spent).chain(self.key_permit.charges(spent)).map(ChargeRecord::from).collect()
+            }
             None => Charges::default(),
         };
         let source = match (usage.has_counts(), self.estimated) {

@@ -17,8 +17,10 @@ const IDLE: i64 = 60_000_000;
 const AHEAD: i64 = 30_000_000;
 /// A lease is named again when it was not for so long, though nothing changed.
 const REFRESH: i64 = 120_000_000;
-/// A shortage is the first one after so long without, in microseconds.
-const PRESSED: i64 = 5_000_000;
+/// A shortage is the first one after so long without, in microseconds: as long
+/// as it takes an idle slice to be given back. So no quota is called for ahead of
+/// the others more than once in that time, beside the first call for it.
+const PRESSED: i64 = IDLE;
 /// A window that is over is remembered for so long: where the control plane's
 /// clock is behind, or is set back, it names the window once more, and what was
 /// used of it is still used.
@@ -154,8 +156,10 @@ impl Hold {
         let held = self.window.hold(more, now);
         if held {
             self.amount = self.amount.saturating_add(more);
-            // What answers grow by is part of what is kept in stock.
+            // What answers grow by is part of what is kept in stock, which is not
+            // idle meanwhile.
             self.slice.taken.fetch_add(more, Ordering::Relaxed);
+            self.slice.touched.store(now, Ordering::Relaxed);
         }
         held
     }

@@ -10,6 +10,8 @@
 use clawgate_shared::pricing::ServiceTier;
 use clawgate_shared::usage::Billing;
 
+use crate::quota::Line;
+
 /// Longest text of a record, in bytes; longer ones are cut at a character.
 pub const MAX_TEXT: usize = 2048;
 /// Longest text inside an attempt or a label, in bytes.
@@ -116,6 +118,13 @@ pub struct SettleRecord<'a> {
     pub labels: &'a [(String, String)],
     /// What else decides the price.
     pub billing: Billing,
+}
+
+impl<'a> From<Line<'a>> for ChargeRecord<'a> {
+    fn from(line: Line<'a>) -> Self {
+        let Line { quota_id, window_start_micros, amount } = line;
+        Self { quota_id, window_start_micros, amount }
+    }
 }
 
 /// Bytes of the padded length of the outermost message: up to 2 MiB.

@@ -1,8 +1,8 @@
 //! Requests at a steady pace, whatever becomes of them.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,8 @@ pub struct Sample {
 pub struct Load<'a> {
     sources: &'a [Source],
     began: Instant,
-    stop: AtomicBool,
+    stop: Mutex<bool>,
+    stopped: Condvar,
     samples: Mutex<Vec<Sample>>,
 }
 
@@ -53,8 +54,13 @@ impl<'a> Load<'a> {
     /// # Panics
     /// `work` does.
     pub fn run(address: SocketAddr, sources: &'a [Source], work: impl FnOnce(&Self)) -> Vec<Sample> {
-        let load =
-            Self { sources, began: Instant::now(), stop: AtomicBool::new(false), samples: Mutex::new(Vec::new()) };
+        let load = Self {
+            sources,
+            began: Instant::now(),
+            stop: Mutex::new(false),
+            stopped: Condvar::new(),
+            samples: Mutex::new(Vec::new()),
+        };
         thread::scope(|scope| {
             for source in load.sources {
                 for number in 0..source.connections {
@@ -64,7 +70,8 @@ impl<'a> Load<'a> {
             }
             // A panic in here must stop the clients, or the scope never ends.
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&load)));
-            load.stop.store(true, Ordering::Relaxed);
+            *load.stop.lock().expect("lock") = true;
+            load.stopped.notify_all();
             if let Err(panic) = result {
                 std::panic::resume_unwind(panic);
             }
@@ -85,6 +92,13 @@ impl<'a> Load<'a> {
         samples.iter().filter(|sample| sample.name == name && sample.at >= from && wanted(sample)).count()
     }
 
+    /// Waits until the load ends or `due` has come.
+    fn stopped_before(&self, due: Duration) -> bool {
+        let stop = self.stop.lock().expect("lock");
+        let left = due.saturating_sub(self.now());
+        *self.stopped.wait_timeout_while(stop, left, |stop| !*stop).expect("lock").0
+    }
+
     fn client(&self, address: SocketAddr, source: &Source, number: u64) {
         let mut kept: Option<Connection> = None;
         let mut due = Duration::ZERO;
@@ -96,13 +110,7 @@ impl<'a> Load<'a> {
             } else {
                 due + period
             };
-            while self.now() < due {
-                if self.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                thread::sleep((due - self.now().min(due)).min(Duration::from_millis(50)));
-            }
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stopped_before(due) {
                 return;
             }
             let request =

@@ -59,9 +59,14 @@ impl Shared {
     fn wait_open(&self) -> Faults {
         let mut faults = self.faults();
         while faults.black_hole && !self.stopped() {
-            faults = self.changed.wait_timeout(faults, LOOK).expect("lock").0;
+            faults = self.changed.wait(faults).expect("lock");
         }
         *faults
+    }
+
+    fn wait_stopped(&self) {
+        let faults = self.faults();
+        drop(self.changed.wait_while(faults, |_| !self.stopped()).expect("lock"));
     }
 }
 
@@ -83,7 +88,6 @@ impl FaultProxy {
     pub fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
-        listener.set_nonblocking(true).expect("a mode of the socket");
         let shared = Arc::new(Shared {
             upstream,
             faults: Mutex::default(),
@@ -96,15 +100,10 @@ impl FaultProxy {
         });
         let on = shared.clone();
         let acceptor = thread::spawn(move || {
-            while !on.stopped() {
-                match listener.accept() {
-                    Ok((client, _)) => {
-                        let number = on.accepted.fetch_add(1, Ordering::Relaxed);
-                        let on = on.clone();
-                        thread::spawn(move || carry(&on, client, number));
-                    }
-                    Err(_) => thread::sleep(Duration::from_millis(2)),
-                }
+            for client in listener.incoming().flatten().take_while(|_| !on.stopped()) {
+                let number = on.accepted.fetch_add(1, Ordering::Relaxed);
+                let on = on.clone();
+                thread::spawn(move || carry(&on, client, number));
             }
         });
         Self { address, shared, acceptor: Some(acceptor) }
@@ -148,9 +147,13 @@ impl FaultProxy {
 
 impl Drop for FaultProxy {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        {
+            let _seen_by_who_waits = self.shared.faults();
+            self.shared.stop.store(true, Ordering::Relaxed);
+        }
         self.shared.changed.notify_all();
         if let Some(acceptor) = self.acceptor.take() {
+            let _wakes_it = TcpStream::connect(self.address);
             let _ended = acceptor.join();
         }
     }
@@ -182,9 +185,7 @@ fn carry(shared: &Shared, client: TcpStream, number: u64) {
     shared.wait_open();
     let Ok(server) = TcpStream::connect(shared.upstream) else { return };
     for stream in [&client, &server] {
-        // Accepted sockets do not inherit the listener's mode on Linux; say so anyway.
-        let ready = stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true));
-        if ready.and_then(|()| stream.set_read_timeout(Some(LOOK))).is_err() {
+        if stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(LOOK))).is_err() {
             return;
         }
     }
@@ -197,9 +198,7 @@ fn carry(shared: &Shared, client: TcpStream, number: u64) {
     if line.is_forgotten() {
         drop(server);
         // The client's socket stays open and silent.
-        while !shared.stopped() {
-            thread::sleep(LOOK);
-        }
+        shared.wait_stopped();
     }
 }
 
@@ -222,6 +221,7 @@ fn pump(line: &Line<'_>, mut from: &TcpStream, mut to: &TcpStream, seed: u64) {
         if line.ended() {
             break;
         }
+        // The fault itself, not a wait for something.
         thread::sleep(late_by(&faults, count, &mut random));
         let passed = line.carried.fetch_add(count as u64, Ordering::Relaxed);
         let allowed = faults.reset_after.map_or(count as u64, |limit| limit.saturating_sub(passed));

@@ -25,14 +25,7 @@ impl Control {
     pub(super) fn ship(&mut self, env: &mut Env, request: &ShipRequest) -> Result<End<u64>, Broken> {
         let now = self.clock(env.now);
         let Some(process) = &self.process else { return Ok(End::Died) };
-        let batch = Batch {
-            node_id: &request.node_id,
-            epoch: request.epoch,
-            shard: request.shard,
-            first_position: request.first_position,
-            records: &request.records,
-            instance_id: &request.instance_id,
-        };
+        let batch = Batch::from(request);
         let Ok((shard, first)) = accept::check(&batch) else {
             return Err(Broken::new("a node sends what is valid", format!("{request:?}")));
         };

@@ -117,15 +117,7 @@ impl Tables {
         let leases = Rc::make_mut(&mut self.leases);
         let settle = |(key, amount): &(WindowKey, i64)| {
             let row = leases.entry((key.clone(), holder.node_id.to_owned(), holder.epoch));
-            let row = row.or_insert_with(|| LeaseRow {
-                key: key.clone(),
-                node_id: holder.node_id.to_owned(),
-                epoch: holder.epoch,
-                granted: 0,
-                returned: 0,
-                settled: 0,
-                expires_at: 0,
-            });
+            let row = row.or_insert_with(|| LeaseRow::none(key.clone(), holder));
             row.settled += amount;
             row.clone()
         };

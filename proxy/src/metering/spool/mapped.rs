@@ -54,14 +54,14 @@ impl Window {
         let start = offset / PAGE * PAGE;
         let signed = |bytes: u64| i64::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         fallocate(file, FallocateFlags::empty(), signed(start)?, signed(WINDOW)?)?;
-        let options = MmapOptions::new().offset(start).len(usize::try_from(WINDOW).unwrap_or(0)).clone();
+        let length = usize::try_from(WINDOW).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         // SAFETY: the memory is shared with the kernel only. This process writes
         // to it under the lock of the window and never reads it: readers ask the
         // system. It goes away when somebody cuts the file: `set_len` closes the
         // window first, and the directory belongs to this process alone, by a
         // lock and its permissions. The space behind it is reserved, on file
         // systems that hold to that, so that a full disk does not take it away.
-        let memory = unsafe { options.map_mut(file) }?;
+        let memory = unsafe { MmapOptions::new().offset(start).len(length).map_mut(file) }?;
         Ok(Self { start, memory })
     }
 

@@ -189,7 +189,8 @@ pub struct UsageLog {
     ttft_ms: Option<f64>,
     /// Null: no price known.
     cost_micros: Option<i64>,
-    /// Which price that is.
+    /// Which price that is; ends in #batch, #flex or #priority when the vendor
+    /// served it so.
     price_ref: Option<String>,
     config_version: Option<String>,
 }
