@@ -1,5 +1,6 @@
 //! `kill -9` of either plane under load: every request of the vendor's ledger
-//! is one usage event, no event is there twice, and tokens are the ledger's.
+//! is one usage event, no event is there twice, tokens are the ledger's, and who
+//! pays for what nobody saw the end of is who had it last.
 //!
 //! Ten kills of the node and five of the control plane; with `CLAWGATE_VERIFY`
 //! two hundred and a hundred.
@@ -11,10 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clawgate_tests::config::verify;
-use clawgate_tests::http::{Connection, Request};
+use clawgate_tests::http::{Connection, Request, call};
 use clawgate_tests::ledger::join;
-use clawgate_tests::stack::{Bot, Stack, chat_body};
-use clawgate_tests::wait::until;
+use clawgate_tests::mock::sha256_hex;
+use clawgate_tests::stack::{Bot, Stack, chat_body, chat_request};
+use clawgate_tests::wait::{until, until_good};
+use serde_json::json;
 
 /// Half of them stream.
 const CLIENTS: u64 = 56;
@@ -159,4 +162,38 @@ fn killing_the_control_plane_loses_nothing_and_disturbs_nobody() {
     assert_eq!(sent, answered, "requests failed while only the control plane was killed");
     drop(odd);
     join(&stack, &bot, "storm-", 0);
+}
+
+#[test]
+fn a_node_that_dies_in_a_failover_charges_the_key_it_was_at() {
+    let mut stack = Stack::start();
+    let bot = stack.bot("worker", json!({}));
+    let quota = json!([{ "metric": "requests", "window": "day", "limit": 100 }]);
+    let knobs = [("sk-broken", json!({ "status": "500" })), ("sk-silent", json!({ "delay": "10000" }))];
+    let [broken, silent] = knobs.map(|(secret, knobs)| {
+        let rule = json!({ "credential": sha256_hex(secret), "knobs": knobs });
+        assert_eq!(call(stack.mock.address, &Request::post("/__mock/rules", &rule)).status(), 200);
+        let id = stack.key("openai", secret, &stack.mock.url("/v1"), &[], json!({}));
+        stack.rest().put(&format!("/provider-keys/{id}/quotas"), &quota);
+        format!("/provider-keys/{id}/quotas")
+    });
+    let (address, request) = (stack.data(), chat_request(&bot.token));
+    // Keys take turns: one of two requests begins at the broken one.
+    let clients = [(); 2].map(|()| {
+        let request = request.clone();
+        std::thread::spawn(move || Connection::open(address).and_then(|mut open| open.call(&request)).is_ok())
+    });
+    until("both at the silent key", Duration::from_secs(30), || (stack.mock.inflight() == 2).then_some(()));
+    stack.node.kill();
+    stack.node.start();
+    for client in clients {
+        client.join().expect("a client");
+    }
+    let rest = stack.rest();
+    let rows = rest.usage_rows(&bot.hostname, 2);
+    assert!(rows.iter().all(|row| row["outcome"] == "indeterminate"), "{rows:#?}");
+    let used = |of: &str| rest.get(of)["data"][0]["used"].as_u64();
+    until_good("the charges", Duration::from_secs(20), || used(&silent), |used| *used == Some(2));
+    assert_eq!(used(&broken), Some(0), "it gave no answer, and was left");
+    assert_eq!(stack.mock.entries().iter().filter(|entry| entry["status"] == 500).count(), 1, "one failed over");
 }

@@ -18,13 +18,14 @@ fn request(path: &str, body: &Value, bot: &Bot, tokens: u64) -> Request {
     Request::post(path, body).bearer(&bot.token).header("x-mock-tokens", &tokens.to_string())
 }
 
+fn estimated() -> Value {
+    json!({ "metric": "output_tokens", "window": "day", "limit": LIMIT, "mode": "estimate", "on_exceed": "cut" })
+}
+
 /// A bot that has made small requests so far.
-fn usual(stack: &Stack, hostname: &str, path: &str, body: &Value) -> Bot {
+fn usual(stack: &Stack, hostname: &str, path: &str, body: &Value, quotas: &[Value]) -> Bot {
     let bot = stack.bot(hostname, json!({}));
-    let quotas = json!([{
-        "metric": "output_tokens", "window": "day", "limit": LIMIT, "mode": "estimate", "on_exceed": "cut",
-    }]);
-    stack.rest().put(&format!("/bots/{hostname}/quotas"), &quotas);
+    stack.rest().put(&format!("/bots/{hostname}/quotas"), &json!(quotas));
     for _ in 0..USUAL {
         let answer = call(stack.data(), &request(path, body, &bot, 10));
         assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -41,7 +42,7 @@ fn last_event(answer: &Response) -> Value {
 
 /// `bodies`: of a short answer, of a long stream.
 fn cut(stack: &Stack, hostname: &str, paths: [&str; 2], bodies: [&Value; 2], code: &str) {
-    let bot = usual(stack, hostname, paths[0], bodies[0]);
+    let bot = usual(stack, hostname, paths[0], bodies[0], &[estimated()]);
     let long = request(paths[1], bodies[1], &bot, LONG).header("x-mock-tps", "1000");
     let answer = call(stack.data(), &long);
     assert_eq!((answer.status(), &answer.cut), (200, &None), "{hostname}: ends like any other answer");
@@ -78,4 +79,25 @@ fn an_answer_is_cut_off_where_its_quota_ends() {
     let model = "/v1/google/v1beta/models/gemini-2.5-flash";
     let paths = [format!("{model}:generateContent"), format!("{model}:streamGenerateContent?alt=sse")];
     cut(&stack, "google", [&paths[0], &paths[1]], [&short, &long], "/error/details/0/reason");
+}
+
+/// What is estimated grows with the answer; what is strict has held all of it.
+#[test]
+fn an_answer_within_its_bound_is_not_cut_off_by_a_quota_that_holds_all_of_it() {
+    let stack = Stack::start();
+    let _ordinary = stack.ordinary("sk-cut-provider-key", "ordinary");
+    let path = "/v1/openai/chat/completions";
+    let body = |most: u64, stream: bool| {
+        json!({
+            "model": "gpt-4o-mini", "max_tokens": most, "stream": stream,
+            "messages": [{ "role": "user", "content": "Go on." }],
+        })
+    };
+    // When the long one holds its 500, 100 are left.
+    let limit = 10 * USUAL + 600;
+    let strict = json!({ "metric": "output_tokens", "window": "month", "limit": limit, "on_exceed": "cut" });
+    let bot = usual(&stack, "both", path, &body(16, false), &[estimated(), strict]);
+    let answer = call(stack.data(), &request(path, &body(500, true), &bot, 450));
+    assert_eq!((answer.status(), &answer.cut), (200, &None));
+    assert!(answer.text().trim_end().ends_with("[DONE]"), "{}", answer.text());
 }

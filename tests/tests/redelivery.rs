@@ -193,7 +193,35 @@ async fn zombies(db: &Db) {
         let fenced = first.ship(at, from, &log.records[from..]).await;
         assert!(matches!(fenced, Err(IngestError::Fenced)), "back from the dead: {fenced:?}");
     }
+    // A shard that nobody has heard of is of whom the epoch's others are of.
+    let beside = (log.epoch, 1);
+    let fenced = first.ship(beside, 0, &log.records).await;
+    assert!(matches!(fenced, Err(IngestError::Fenced)), "first to write it: {fenced:?}");
     rollout.disconnect(other);
+}
+
+/// A log that lost its last record after that was delivered: its end stands in
+/// that one's place.
+async fn ends_in_a_known_place(db: &Db) {
+    let rollout = Rollout::default();
+    let node = Node { db, rollout: &rollout, instance: "i" };
+    let open = || {
+        let exchange_id = id::new(id::Kind::Exchange);
+        let (tenant_id, bot_id) = ("ten_1".to_owned(), "bot_1".to_owned());
+        record(Kind::Open(Open { exchange_id, at_micros: clock::now_micros(), tenant_id, bot_id, ..Open::default() }))
+    };
+    let opens = [open(), open()];
+    let at = (2_000, 0);
+    let end = [opens[0].clone(), record(Kind::End(EpochEnd { abandoned: true, shards: 1 }))];
+    let taken = node.ship(at, 0, &opens).await.expect("taken");
+    assert_eq!((taken.next_position, taken.events), (2, 0));
+    let taken = node.ship(at, 0, &end).await.expect("taken");
+    assert_eq!((taken.next_position, taken.events, taken.indeterminate), (2, 2, 2), "it has ended");
+    let taken = node.ship(at, 0, &end).await.expect("taken");
+    assert_eq!((taken.next_position, taken.events), (2, 0), "once");
+    // Only a copy of the log goes on.
+    let taken = node.ship(at, 2, &[open()]).await.expect("taken");
+    assert_eq!((taken.next_position, taken.indeterminate), (3, 1), "and leaves nothing open");
 }
 
 async fn story(url: &str) {
@@ -209,6 +237,7 @@ async fn story(url: &str) {
     zombies(&db).await;
     let more = log(0, 0);
     assert_eq!(totals(&db).await, (before.0 + more.events, before.1 + more.tokens));
+    ends_in_a_known_place(&db).await;
     db.close().await;
 }
 

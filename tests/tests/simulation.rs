@@ -15,7 +15,7 @@ const ENOUGH: u64 = 10_000;
 #[test]
 fn nothing_breaks_whatever_the_seed() {
     if let Some(seed) = config::sim_seed() {
-        let story = runner::story(seed, None);
+        let story = runner::story(seed, None, usize::MAX);
         eprintln!("{story}");
         run(seed, None).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
         return;
@@ -25,7 +25,7 @@ fn nothing_breaks_whatever_the_seed() {
     let rate = outcome.seeds as f64 / outcome.took.as_secs_f64();
     eprintln!("{} seeds in {:.1?}, {rate:.0} per second, {:?}", outcome.seeds, outcome.took, outcome.tally);
     if let Some((seed, what)) = outcome.failed {
-        panic!("{}seed {seed}: {what}", runner::story(seed, None));
+        panic!("{}seed {seed}: {what}", runner::story(seed, None, runner::SHOWN));
     }
     assert!(outcome.tally.counted > outcome.seeds, "next to nothing was counted: {:?}", outcome.tally);
 }
@@ -46,7 +46,7 @@ fn every_seeded_bug_is_found() {
 #[test]
 fn a_seed_does_the_same_again() {
     for seed in 0..40 {
-        let (one, other) = (runner::story(seed, None), runner::story(seed, None));
+        let (one, other) = (runner::story(seed, None, usize::MAX), runner::story(seed, None, usize::MAX));
         assert!(one == other, "seed {seed}:\n{one}\n--- and again ---\n{other}");
     }
 }

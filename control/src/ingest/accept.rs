@@ -5,7 +5,7 @@ use clawgate_shared::mutant::{self, Mutant};
 use clawgate_shared::proto::node::ShipRequest;
 
 use super::charges;
-use super::decode::{self, decode};
+use super::decode::{self, Record, decode};
 use super::fence::{Claim, may_take_over};
 use super::plan::{Plan, plan};
 use super::rollup;
@@ -20,6 +20,8 @@ use crate::store::{Db, StoreError, Tx, usage_events, usage_rollup};
 pub const MAX_RECORDS: usize = 65_536;
 /// Longest instance id, in bytes.
 const MAX_INSTANCE: usize = 128;
+/// An end is a few bytes; nothing longer is looked into for one.
+const MAX_END: usize = 32;
 /// How many open exchanges of an ended shard are turned into events at a time.
 const LONE_OPENS: i64 = 1024;
 
@@ -103,19 +105,20 @@ pub async fn accept(
     let mut cursor = usage_ingest::lock_cursor(&mut tx, shard, 0, batch.instance_id, now).await?;
     fence(&mut tx, rollout, shard, &cursor, batch.instance_id).await?;
     let next = cursor.next_position;
-    let unseen = unseen(next, first, batch.records);
-    if unseen.is_empty() {
+    let news = news(&cursor, first, batch.records);
+    if news.records.is_empty() {
         // A gap, or nothing new: the answer says where we are.
         tx.commit().await?;
         return Ok(Accepted { next_position: unsigned(next), ..Accepted::default() });
     }
-    let mut planned = plan((next..).zip(unseen).map(|(position, bytes)| decode(bytes, position, now)));
+    let mut planned = plan((next..).zip(news.records).map(|(position, bytes)| decode(bytes, position, now)));
+    planned.of_ended(&cursor);
     prices.price(&mut planned.events);
     let (mut accepted, fresh) = write(&mut tx, (books, db.usage_dims()), shard, &planned, now).await?;
     if let Some(reason) = planned.malformed {
         tracing::error!(node = batch.node_id, epoch = batch.epoch, shard = batch.shard, reason, "usage record lost");
     }
-    advance(&mut cursor, unseen.len(), &planned, batch.instance_id);
+    advance(&mut cursor, news.moves, &planned, batch.instance_id);
     usage_ingest::move_cursor(&mut tx, shard, &cursor, planned.lost).await?;
     if planned.ended.is_some() {
         charges::shard_ended(&mut tx, shard, planned.shards).await?;
@@ -126,14 +129,39 @@ pub async fn accept(
     Ok(accepted)
 }
 
-/// The records from the cursor on; none when there is a gap before them. Pure.
+/// What a batch says that is not known.
+#[derive(Clone, Copy, Debug)]
+pub struct News<'a> {
+    /// Encoded.
+    pub records: &'a [Vec<u8>],
+    /// How many positions the cursor goes on by.
+    pub moves: usize,
+}
+
+/// The records from the cursor on; none when there is a gap before them. And the
+/// end of a shard that has not ended, whatever its position: a log that lost its
+/// last record with the power, after it was delivered, ends in that one's place.
+/// Pure.
 #[must_use]
-pub fn unseen(next: i64, first: i64, records: &[Vec<u8>]) -> &[Vec<u8>] {
+pub fn news<'a>(cursor: &Cursor, first: i64, records: &'a [Vec<u8>]) -> News<'a> {
+    let next = cursor.next_position;
     if mutant::is(Mutant::CursorCheckSkipped) {
-        return records;
+        return News { records, moves: records.len() };
+    }
+    if first > next {
+        return News { records: &[], moves: 0 };
     }
     let known = usize::try_from(next.saturating_sub(first)).unwrap_or(0);
-    if first > next { &[] } else { records.get(known..).unwrap_or_default() }
+    match (records.get(known..).unwrap_or_default(), records.split_last()) {
+        ([], Some((last, before))) if cursor.ended.is_empty() && is_end(last) => {
+            News { records: records.get(before.len()..).unwrap_or_default(), moves: 0 }
+        }
+        (unseen, _) => News { records: unseen, moves: unseen.len() },
+    }
+}
+
+fn is_end(record: &[u8]) -> bool {
+    record.len() <= MAX_END && matches!(decode(record, 0, 0), Record::End { .. })
 }
 
 /// The cursor behind `count` records that were planned. Pure.
@@ -172,16 +200,25 @@ async fn fence(
     cursor: &Cursor,
     instance_id: &str,
 ) -> Result<(), IngestError> {
-    if cursor.instance_id == instance_id {
+    // Of a shard that is new here, the writer is that of the epoch's others.
+    let of_others = if is_new(cursor) { usage_ingest::last_other(tx, shard).await? } else { None };
+    let writer = of_others.as_deref().unwrap_or(&cursor.instance_id);
+    if writer == instance_id {
         return Ok(());
     }
     let claim = Claim {
         epoch: shard.epoch,
-        writer_connected: rollout.is_connected(shard.node_id, &cursor.instance_id),
+        writer_connected: rollout.is_connected(shard.node_id, writer),
         claimant_connected: rollout.is_connected(shard.node_id, instance_id),
         claimant_epoch: usage_ingest::newest_epoch(tx, shard.node_id, instance_id).await?,
     };
     if may_take_over(claim) { Ok(()) } else { Err(IngestError::Fenced) }
+}
+
+/// Whether nothing of the shard is known. Pure.
+#[must_use]
+pub const fn is_new(cursor: &Cursor) -> bool {
+    cursor.next_position == 0 && cursor.ended.is_empty()
 }
 
 /// Writes what was planned; the cursor is the caller's.

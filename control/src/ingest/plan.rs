@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::decode::Record;
-use crate::store::usage_ingest::{EventRow, OpenRow};
+use crate::store::usage_ingest::{Cursor, EventRow, OpenRow};
+
+const ABANDONED: &str = "abandoned";
 
 /// The rows of one batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +26,17 @@ pub struct Plan {
     pub malformed: Option<&'static str>,
 }
 
+impl Plan {
+    /// The shard had ended before: only a copy of its log goes on behind that,
+    /// and it leaves nothing open either.
+    pub fn of_ended(&mut self, cursor: &Cursor) {
+        if self.ended.is_none() && !cursor.ended.is_empty() {
+            self.ended = Some(ABANDONED);
+            self.shards = u32::MAX;
+        }
+    }
+}
+
 /// Takes the records of a batch together, in the order of their positions.
 pub fn plan(records: impl IntoIterator<Item = Record>) -> Plan {
     let records = records.into_iter();
@@ -34,9 +47,12 @@ pub fn plan(records: impl IntoIterator<Item = Record>) -> Plan {
     for record in records {
         match record {
             Record::Open(open) => {
-                if !settled.contains(&open.exchange_id) && !opens.contains_key(&open.exchange_id) {
-                    order.push(open.exchange_id.clone());
-                    opens.insert(open.exchange_id.clone(), *open);
+                if !settled.contains(&open.exchange_id) {
+                    // A later one says what is held from then on.
+                    let id = open.exchange_id.clone();
+                    if opens.insert(id.clone(), *open).is_none() {
+                        order.push(id);
+                    }
                 }
             }
             Record::Settle(event) => {
@@ -50,7 +66,7 @@ pub fn plan(records: impl IntoIterator<Item = Record>) -> Plan {
                 plan.events.push(*event);
             }
             Record::End { abandoned, shards } => {
-                plan.ended = Some(if abandoned { "abandoned" } else { "closed" });
+                plan.ended = Some(if abandoned { ABANDONED } else { "closed" });
                 plan.shards = shards;
             }
             Record::Folded => {}
@@ -89,6 +105,17 @@ mod tests {
         assert_eq!((opens, events), (vec!["b", "d"], vec!["a", "c"]));
         assert_eq!(plan.settles_of_earlier, ["c"]);
         assert_eq!((plan.ended, plan.lost), (None, 0));
+    }
+
+    #[test]
+    fn an_open_that_is_written_again_counts_as_written_last() {
+        let again = |id: &str, key: &str| {
+            let row = OpenRow { exchange_id: id.into(), provider_key_id: key.into(), ..OpenRow::default() };
+            Record::Open(Box::new(row))
+        };
+        let plan = plan([again("a", "1"), again("b", "1"), again("a", "2"), settle("b"), again("b", "2")]);
+        let opens: Vec<_> = plan.opens.iter().map(|row| (&*row.exchange_id, &*row.provider_key_id)).collect();
+        assert_eq!((opens, plan.events.len()), (vec![("a", "2")], 1));
     }
 
     #[test]

@@ -18,8 +18,9 @@ pub struct Revision {
 const SELECT: &str = "SELECT generation, revision FROM config_revision WHERE id = 1";
 const BUMP: &str = "UPDATE config_revision SET revision = revision + 1, updated_at = $1 WHERE id = 1 \
     RETURNING generation, revision";
-const NEXT_GENERATION: &str = "UPDATE config_revision SET generation = generation + 1, updated_at = $1 \
-    WHERE id = 1 RETURNING generation, revision";
+// The time, so that the same backup put back twice does not repeat itself.
+const NEXT_GENERATION: &str = "UPDATE config_revision SET updated_at = $1, \
+    generation = CASE WHEN generation < $2 THEN $2 ELSE generation + 1 END WHERE id = 1 RETURNING generation, revision";
 
 /// The revision as of this statement.
 ///
@@ -43,7 +44,8 @@ pub async fn bump(conn: &mut AnyConnection) -> Result<Revision, StoreError> {
 /// # Errors
 /// As the statement.
 pub async fn next_generation(conn: &mut AnyConnection) -> Result<Revision, StoreError> {
-    read(&sqlx::query(NEXT_GENERATION).bind(clock::now_micros()).fetch_one(conn).await?)
+    let now = clock::now_micros();
+    read(&sqlx::query(NEXT_GENERATION).bind(now).bind(now / 1_000_000).fetch_one(conn).await?)
 }
 
 fn read(row: &sqlx::any::AnyRow) -> Result<Revision, StoreError> {

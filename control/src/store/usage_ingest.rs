@@ -144,6 +144,8 @@ const MOVE_CURSOR: &str = "UPDATE ingest_cursors SET next_position = $4, ended =
     lost_records = lost_records + $7 WHERE node_id = $1 AND epoch = $2 AND shard = $3";
 const NEWEST_EPOCH: &str =
     "SELECT CAST(MAX(epoch) AS BIGINT) AS epoch FROM ingest_cursors WHERE node_id = $1 AND instance_id = $2";
+const LAST_OTHER: &str = "SELECT instance_id FROM ingest_cursors WHERE node_id = $1 AND epoch = $2 AND shard <> $3 \
+    ORDER BY updated_at DESC LIMIT 1";
 const SELECT_OPENS: &str = "SELECT exchange_id, position, created_at, tenant_id, project_id, bot_id, vendor, model, \
     endpoint, client_request_id, provider_key_id, stream, reserved_tokens, config_version, agent_id, session_id, reserved \
     FROM usage_open WHERE node_id = $1 AND epoch = $2 AND shard = $3 ORDER BY position LIMIT $4";
@@ -157,7 +159,11 @@ static INSERT_OPENS: LazyLock<Statements> = LazyLock::new(|| {
          bot_id, vendor, model, endpoint, client_request_id, provider_key_id, stream, reserved_tokens, \
          config_version, agent_id, session_id, reserved) VALUES ",
         20,
-        " ON CONFLICT (exchange_id) DO NOTHING",
+        " ON CONFLICT (exchange_id) DO UPDATE SET position = excluded.position, \
+         provider_key_id = excluded.provider_key_id, reserved_tokens = excluded.reserved_tokens, \
+         reserved = excluded.reserved WHERE usage_open.node_id = excluded.node_id \
+         AND usage_open.epoch = excluded.epoch AND usage_open.shard = excluded.shard \
+         AND usage_open.position < excluded.position",
     )
 });
 static DELETE_OPENS: LazyLock<Statements> =
@@ -296,6 +302,16 @@ pub async fn move_cursor(
     Ok(())
 }
 
+/// Who wrote last to another shard of the same epoch.
+///
+/// # Errors
+/// See [`lock_cursor`].
+pub async fn last_other(conn: &mut AnyConnection, shard: Shard<'_>) -> Result<Option<String>, StoreError> {
+    let row =
+        sqlx::query(LAST_OTHER).bind(shard.node_id).bind(shard.epoch).bind(shard.shard).fetch_optional(conn).await?;
+    row.map(|row| row.text("instance_id")).transpose()
+}
+
 /// The newest epoch in which a process of a node was the last writer.
 ///
 /// # Errors
@@ -308,7 +324,8 @@ pub async fn newest_epoch(
     sqlx::query(NEWEST_EPOCH).bind(node_id).bind(instance_id).fetch_one(conn).await?.opt_int("epoch")
 }
 
-/// Adds open exchanges; known ones stay as they are.
+/// Adds open exchanges, each once; one that its shard has written again is known
+/// as it was written last, and one of another shard stays as it is.
 ///
 /// # Errors
 /// See [`lock_cursor`].

@@ -52,7 +52,7 @@ impl Desk {
         }
         let held: Charges<'_> = permit.held().map(ChargeRecord::from).collect();
         let open = open_record(&held);
-        let ticket = self.spool.append_open(&open).expect("opens");
+        let ticket = self.spool.append_open(None, &open).expect("opens");
         drop(held);
         permit.sent();
         let usage = Usage { input: Some(200), output: Some(40), total: Some(240), ..Usage::default() };

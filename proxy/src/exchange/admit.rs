@@ -79,15 +79,16 @@ pub fn weigh(
     let strict = !free && by_content.iter().any(|rule| rule.strict);
     let limit =
         bot.default_max_tokens.filter(|_| strict).and_then(|tokens| Some((set_limit(prepared, tokens)?, tokens)));
-    let (bound, prompt_elsewhere) =
-        if free { (Bound::default(), false) } else { bound(prepared, model, limit.as_ref()) };
+    let demand = (!free).then(|| demand(prepared, model, limit.as_ref()));
+    let bound = demand.as_ref().map(Bound::of).unwrap_or_default();
+    let answers = demand.as_ref().map_or(1, Demand::all_answers);
+    let prompt_elsewhere = demand.is_some_and(|demand| demand.input.unbounded || demand.input.images > 0);
     let priced = !free && by_content.iter().any(|rule| rule.metric == Metric::CostMicros);
     let price = if priced { Some(price(&bot.tenant, &prepared.vendor.slug, model)?) } else { None };
     if priced && bound.amount(Metric::CostMicros, price.as_deref()).is_none() {
         let text = format!("a money quota applies and the price of model {model:?} does not say what all of it costs");
         return Err(Refusal::new(Code::ModelUnpriced, text));
     }
-    let answers = prepared.peek.as_ref().and_then(|peek| peek.n).unwrap_or(1);
     let learns = !free && by_content.iter().any(|rule| !rule.strict);
     let usual = if learns { services.learned.of(&bot.id, model) } else { None };
     let expected = usual.as_ref().and_then(|usual| usual.bound());
@@ -166,7 +167,7 @@ fn set_limit(prepared: &Prepared<'_>, tokens: u64) -> Option<Splice> {
     splice::output_limit(prepared.peek.as_ref()?, field, tokens)
 }
 
-fn bound(prepared: &Prepared<'_>, model: &str, limit: Option<&(Splice, u64)>) -> (Bound, bool) {
+fn demand<'a>(prepared: &Prepared<'_>, model: &'a str, limit: Option<&(Splice, u64)>) -> Demand<'a> {
     let peek = prepared.peek.as_ref();
     let found = match peek {
         Some(peek) => {
@@ -178,7 +179,7 @@ fn bound(prepared: &Prepared<'_>, model: &str, limit: Option<&(Splice, u64)>) ->
         None => Input { unbounded: true, ..Input::default() },
     };
     let spliced = limit.map_or(0, |(splice, _)| splice.with.len());
-    let bound = Bound::of(&Demand {
+    Demand {
         model,
         bytes: (prepared.body.len() + spliced) as u64,
         input: found,
@@ -187,8 +188,7 @@ fn bound(prepared: &Prepared<'_>, model: &str, limit: Option<&(Splice, u64)>) ->
             .or(limit.map(|(_, tokens)| *tokens)),
         answers: peek.and_then(|peek| peek.n).unwrap_or(1),
         no_output: embeds(prepared),
-    });
-    (bound, found.unbounded || found.images > 0)
+    }
 }
 
 fn price(tenant: &Tenant, vendor: &str, model: &str) -> Result<Arc<Price>, Refusal> {
@@ -313,8 +313,14 @@ pub async fn extend(settlement: &mut Settlement<'_>, output: u64) -> Result<(), 
     let services = settlement.services();
     let more = output.saturating_sub(settlement.held_output).max(STEP);
     let deadline = Instant::now() + GROWTH;
-    let Settlement { permit, key_permit, .. } = settlement;
+    let Settlement { permit, key_permit, bound, .. } = settlement;
+    // The count while it streams is rough: a vendor that keeps to the limit it was
+    // given must not be cut off for that.
+    let all_is_held = bound.is_some_and(|bound| output / 2 <= bound.output);
     for (rule, held) in permit.cutting().chain(key_permit.cutting()) {
+        if rule.strict && all_is_held {
+            continue;
+        }
         let mut hold = |now| held.extend(more, now).then_some(());
         // Here or with others there may be some.
         if hold(clock::boot_micros()).is_none() {
@@ -325,7 +331,7 @@ pub async fn extend(settlement: &mut Settlement<'_>, output: u64) -> Result<(), 
             })?;
         }
     }
-    settlement.held_output = settlement.held_output.saturating_add(more);
+    settlement.grown(more);
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use super::pass::Pass;
 use super::record::Facts;
 use super::reject::Refusal;
 use crate::limits::Usual;
-use crate::metering::{ChargeRecord, SettleRecord, SpoolError, SpoolTicket};
+use crate::metering::{ChargeRecord, OpenRecord, SettleRecord, SpoolError, SpoolTicket};
 use crate::quota::{Bound, Permit, Spent};
 use crate::telemetry::AccessLine;
 use crate::wire::error::Code;
@@ -99,6 +99,8 @@ pub struct Settlement<'a> {
     /// The model's, when a quota counts money.
     pub price: Option<Arc<Price>>,
     ticket: Option<SpoolTicket>,
+    /// The last OPEN says what is held of a key's quotas.
+    key_is_written: bool,
     /// It was sent without an OPEN record ([`WhenFull::Serve`]).
     unmetered: bool,
     settled: bool,
@@ -124,48 +126,63 @@ impl<'a> Settlement<'a> {
             held_output: 0,
             price: None,
             ticket: None,
+            key_is_written: false,
             unmetered: false,
             settled: false,
         }
     }
 
     /// Writes the OPEN record: from here on the exchange is accounted for,
-    /// whatever happens to this process.
+    /// whatever happens to this process. It is written again for a further key
+    /// when one of them has quotas: none may be charged for what another held.
     ///
     /// # Errors
     /// The spool takes no more.
     pub fn open(&mut self) -> Result<(), Refusal> {
-        if self.dispatched() {
-            self.key_permit.sent();
+        if self.dispatched() && self.key_permit.is_empty() && !self.key_is_written {
             return Ok(());
         }
-        let held: Charges<'_> = self.permit.held().chain(self.key_permit.held()).map(ChargeRecord::from).collect();
-        let reserved = self.permit.tokens().max(self.key_permit.tokens());
-        self.facts.reserved_tokens = reserved;
-        let opened = self.services.spool.append_open(&self.facts.open_record(&held));
-        drop(held);
-        match opened {
-            Ok(ticket) => {
-                self.ticket = Some(ticket);
-                self.pass.sent();
-                self.permit.sent();
-                self.key_permit.sent();
-                Ok(())
-            }
-            Err(_) if self.may_go_unmetered() => {
-                self.unmetered = true;
-                self.pass.sent();
-                Ok(())
-            }
+        match self.append_open(self.ticket) {
+            Ok(ticket) => (self.ticket, self.unmetered) = (Some(ticket), false),
+            Err(_) if self.ticket.is_none() && self.may_go_unmetered() => self.unmetered = true,
             Err(error) => {
                 let full = matches!(error, SpoolError::Full);
                 let text = if full { "the usage spool is full" } else { "the usage spool cannot be written" };
                 let mut refusal =
                     Refusal::new(Code::SpoolFull, format!("{text}; the control plane must take usage first"));
                 refusal.cause = Some(error.to_string());
-                Err(refusal)
+                return Err(refusal);
             }
         }
+        self.key_is_written = !self.key_permit.is_empty();
+        self.pass.sent();
+        self.permit.sent();
+        self.key_permit.sent();
+        Ok(())
+    }
+
+    /// Notes that more is held for a longer answer: when that is twice what is
+    /// written down, it is written again, for the case that nobody sees its end.
+    pub fn grown(&mut self, more: u64) {
+        self.held_output = self.held_output.saturating_add(more);
+        if self.ticket.is_some()
+            && self.reserved() >= self.facts.reserved_tokens.saturating_mul(2)
+            && let Err(error) = self.append_open(self.ticket)
+        {
+            tracing::warn!(request_id = %self.facts.id, %error, "what a longer answer holds was not written down");
+        }
+    }
+
+    fn reserved(&self) -> u64 {
+        self.permit.tokens().max(self.key_permit.tokens())
+    }
+
+    fn append_open(&mut self, first: Option<SpoolTicket>) -> Result<SpoolTicket, SpoolError> {
+        let held: Charges<'_> = self.permit.held().chain(self.key_permit.held()).map(ChargeRecord::from).collect();
+        let record = OpenRecord { reserved_tokens: self.reserved(), ..self.facts.open_record(&held) };
+        let ticket = self.services.spool.append_open(first, &record)?;
+        self.facts.reserved_tokens = self.reserved();
+        Ok(ticket)
     }
 
     fn may_go_unmetered(&self) -> bool {

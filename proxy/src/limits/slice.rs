@@ -289,6 +289,12 @@ impl Slice {
         windows.any(|window| has_lease(&window))
     }
 
+    /// Whether anything was used of a window that is not over.
+    #[must_use]
+    pub fn is_used(&self, now: i64) -> bool {
+        self.current.load().as_ref().is_some_and(|window| window.used() > 0 && !window.is_over(now))
+    }
+
     /// What is to be said and asked about this quota now. Gives back what is
     /// idle. Empty when nothing has changed that matters.
     pub fn claims(&self, now: i64, out: &mut Vec<Claim>) {
@@ -375,7 +381,8 @@ impl Slice {
 
     /// The control plane knows no such quota.
     pub fn forget(&self) {
-        // The windows stay, with what was used: it may come to be enforced again.
+        // Windows stay as long as they last, with what was used: it may come to be
+        // enforced again.
         self.gone.store(true, Ordering::Relaxed);
         self.changed.notify_waiters();
     }

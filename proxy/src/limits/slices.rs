@@ -13,6 +13,9 @@ const OUTAGE: i64 = 1_000_000;
 /// A failure says nothing for longer, in microseconds.
 const LATELY: i64 = 5_000_000;
 
+/// Quotas that are not enforced, and remembered for what was used of them.
+const MAX_UNNAMED: usize = 10_000;
+
 /// The slices, and word for who fetches more.
 #[derive(Debug, Default)]
 pub struct Slices {
@@ -40,9 +43,18 @@ impl Slices {
         map.entry(id.clone()).or_insert_with(|| Arc::new(Slice::new(id))).clone()
     }
 
-    /// Forgets quotas that no snapshot names and of which nothing is leased.
-    pub fn forget_unused(&self) {
-        self.map().retain(|_, slice| Arc::strong_count(slice) > 1 || (slice.has_lease() && !slice.is_gone()));
+    /// Forgets quotas that no snapshot names, of which nothing is leased and
+    /// nothing was used in a window that is not over: should it be enforced
+    /// again, what this process used then is still used.
+    pub fn forget_unused(&self, now: i64) {
+        let mut kept = 0;
+        self.map().retain(|_, slice| {
+            if Arc::strong_count(slice) > 1 || (slice.has_lease() && !slice.is_gone()) {
+                return true;
+            }
+            kept += usize::from(slice.is_used(now));
+            slice.is_used(now) && kept <= MAX_UNNAMED
+        });
     }
 
     /// What is to be said of all of them, `most` claims at most; the rest is
@@ -148,11 +160,25 @@ mod tests {
         slices.renew("quo_1", &Granted { granted: 5, ends: i64::MAX, usable_until: 9, ..Granted::default() }, 0);
         assert!(slices.any_lease() && slices.remaining(0) == 5);
         drop(first);
-        slices.forget_unused();
+        slices.forget_unused(0);
         assert_eq!(slices.map().len(), 1, "what is leased is given back first");
         slices.forget("quo_1");
-        slices.forget_unused();
+        slices.forget_unused(0);
         assert!(slices.map().is_empty() && !slices.any_lease());
+    }
+
+    #[test]
+    fn what_was_used_is_known_while_its_window_lasts() {
+        let slices = Slices::default();
+        let first = slices.of("quo_1");
+        first.renew(&Granted { granted: 5, ends: 100, usable_until: 9, ..Granted::default() }, 0);
+        first.hold(4, 0).expect("fits").settle(4);
+        drop(first);
+        slices.forget("quo_1");
+        slices.forget_unused(99);
+        assert_eq!(slices.of("quo_1").window(50).map(|window| window.used()), Some(4), "it may be enforced again");
+        slices.forget_unused(100);
+        assert!(slices.map().is_empty());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Folds a batch: an OPEN whose SETTLE is in the same batch says nothing that
-//! the SETTLE does not, and a batch takes effect as a whole; it is sent as an
+//! Folds a batch: an OPEN whose SETTLE or a newer OPEN is in the same batch says
+//! nothing that counts, and a batch takes effect as a whole; it is sent as an
 //! empty record that only keeps its position. Pure.
 
 use std::collections::HashMap;
@@ -10,20 +10,19 @@ const SETTLE: u8 = 2 << 3 | 2;
 /// The tag of the exchange id within both; our encoder writes it first.
 const EXCHANGE_ID: u8 = 1 << 3 | 2;
 
-/// Empties every OPEN that is settled further on in `records`.
+/// Empties every OPEN that is settled, or written again, further on in `records`.
 pub(super) fn fold(records: &mut [Vec<u8>]) {
-    let mut settled = Vec::new();
+    let mut said = Vec::new();
     let mut opens: HashMap<&[u8], usize> = HashMap::new();
     for (index, record) in records.iter().enumerate() {
         match exchange(record) {
-            Some((OPEN, id)) => {
-                opens.insert(id, index);
-            }
-            Some((SETTLE, id)) => settled.extend(opens.remove(id)),
+            // A later OPEN of an exchange stands in place of an earlier one.
+            Some((OPEN, id)) => said.extend(opens.insert(id, index)),
+            Some((SETTLE, id)) => said.extend(opens.remove(id)),
             _ => {}
         }
     }
-    for index in settled {
+    for index in said {
         if let Some(record) = records.get_mut(index) {
             record.clear();
         }
@@ -69,6 +68,14 @@ mod tests {
         for index in [0, 2, 3, 4, 5] {
             assert_eq!(after[index], before[index]);
         }
+    }
+
+    #[test]
+    fn of_two_opens_the_newer_one_counts() {
+        let mut records = [open("req_1"), open("req_2"), open("req_1"), open("req_2"), settle("req_2")];
+        fold(&mut records);
+        let emptied: Vec<bool> = records.iter().map(Vec::is_empty).collect();
+        assert_eq!(emptied, [true, true, false, true, false]);
     }
 
     #[test]

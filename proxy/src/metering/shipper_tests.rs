@@ -96,7 +96,7 @@ impl Rig {
     fn exchange(&self, number: usize) {
         let id = format!("req_{number}");
         let open = OpenRecord { exchange_id: &id, ..OpenRecord::default() };
-        let ticket = self.spool.append_open(&open).expect("appends");
+        let ticket = self.spool.append_open(None, &open).expect("appends");
         self.spool.append_settle(ticket, &SettleRecord { open, ..SettleRecord::default() }).expect("settles");
     }
 }

@@ -34,6 +34,14 @@ pub struct Demand<'a> {
     pub no_output: bool,
 }
 
+impl Demand<'_> {
+    /// How many answers it asks for, to all its prompts together.
+    #[must_use]
+    pub fn all_answers(&self) -> u64 {
+        self.answers.max(1).saturating_mul(self.input.prompts.max(1))
+    }
+}
+
 /// The most that it can use, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bound {
@@ -49,12 +57,12 @@ impl Bound {
     pub fn of(demand: &Demand<'_>) -> Self {
         let ModelLimits { context, output } = model_limits(demand.model);
         let per_image = if demand.model.contains("4o-mini") { PER_IMAGE_OF_4O_MINI } else { PER_IMAGE };
-        let Input { unbounded, images, tools, prompts } = demand.input;
+        let Input { unbounded, images, tools, .. } = demand.input;
         let added = TEMPLATE
             .saturating_add(if tools > 0 { TOOLS.saturating_add(tools.saturating_mul(PER_TOOL)) } else { 0 })
             .saturating_add(images.saturating_mul(per_image));
         let text = demand.bytes.saturating_add(added);
-        let answers = demand.answers.max(1).saturating_mul(prompts.max(1));
+        let answers = demand.all_answers();
         let each = demand.output_limit.unwrap_or(output);
         Self {
             // A list of texts may be more than one context together.

@@ -59,7 +59,7 @@ pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) 
         }
     }
     inputs.turns.forget_unused();
-    inputs.slices.forget_unused();
+    inputs.slices.forget_unused(clock::boot_micros());
     inputs.gates.forget_unused();
     if !work.reasons.is_empty() {
         work.reasons.truncate(MAX_REASONS);

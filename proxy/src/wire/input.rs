@@ -85,10 +85,13 @@ pub fn input(body: &[u8]) -> Input {
             found.unbounded = true;
             scanner.skip().map(drop)
         } else if name == b"prompt" && scanner.next() == Some(b'[') {
-            // Texts, or lists of token numbers; one such list is one prompt.
+            // Texts, or lists of token numbers; one such list is one prompt. An
+            // object is somebody's own idea of one.
             scanner
                 .array(|scanner| {
-                    found.prompts += u64::from(matches!(scanner.next(), Some(b'"' | b'[')));
+                    let first = scanner.next();
+                    found.prompts += u64::from(matches!(first, Some(b'"' | b'[' | b'{')));
+                    found.unbounded |= first == Some(b'{');
                     scanner.skip().map(drop)
                 })
                 .map(drop)
@@ -244,6 +247,7 @@ mod tests {
             (r#"{"prompt":["a","b","c"]}"#, 3),
             (r#"{"prompt":[[1,2],[3]]}"#, 2),
             (r#"{"prompt":[1,2,3]}"#, 0),
+            (r#"{"prompt":[{"prompt_string":"a"},"b"]}"#, 2),
         ] {
             assert_eq!(input(body.as_bytes()).prompts, prompts, "{body}");
         }
@@ -271,6 +275,7 @@ mod tests {
             r#"{"messages":[{"content":[{"type":"document","source":{"type":"base64","media_type":"application/pdf"}}]}]}"#,
             r#"{"contents":[{"parts":[{"fileData":{"fileUri":"gs://x"}}]}]}"#,
             r#"{"contents":[{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AA"}}]}]}"#,
+            r#"{"prompt":["a",{"prompt_string":"b","multimodal_data":["AA"]}]}"#,
             r#"{"input":"x","previous_response_id":"resp_1"}"#,
             r#"{"input":"x","conversation":{"id":"conv_1"}}"#,
             r#"{"contents":[],"cachedContent":"cachedContents/1"}"#,

@@ -218,6 +218,7 @@ impl Control {
         if env.rng.chance(500) {
             let limit = row.spec.limit * u64::try_from(env.rng.range(5, 20)).unwrap_or(10) / 10;
             row.spec.limit = limit.max(1);
+            row.updated_at = now;
             self.tables.revision.revision += 1;
             env.truth.raise(&row.id, limit);
             env.say(|| format!("control: limit of {} is {limit}", row.id));

@@ -30,22 +30,23 @@ impl Control {
             return Err(Broken::new("a node sends what is valid", format!("{request:?}")));
         };
         let mut tx = self.tables.clone();
-        let mut cursor = tx.lock_cursor(shard, batch.instance_id);
+        let mut cursor = tx.lock_cursor(shard, batch.instance_id, now);
         if !is_writer(&tx, &process.rollout, shard, &cursor, batch.instance_id) {
             env.say(|| format!("control: fences {} off {shard:?}", batch.instance_id));
             return Ok(End::Refused);
         }
         let next = cursor.next_position;
-        let unseen = accept::unseen(next, first, batch.records);
-        if unseen.is_empty() {
+        let news = accept::news(&cursor, first, batch.records);
+        if news.records.is_empty() {
             return self.commit(env, tx, unsigned(next));
         }
-        let planned = plan((next..).zip(unseen).map(|(position, bytes)| decode(bytes, position, now)));
+        let mut planned = plan((next..).zip(news.records).map(|(position, bytes)| decode(bytes, position, now)));
+        planned.of_ended(&cursor);
         if let Some(reason) = planned.malformed {
             return Err(Broken::new("what is shipped is what was written", format!("{shard:?}: {reason}")));
         }
         write(&mut tx, &process.book, shard, &planned);
-        accept::advance(&mut cursor, unseen.len(), &planned, batch.instance_id);
+        accept::advance(&mut cursor, news.moves, &planned, batch.instance_id);
         tx.move_cursor(shard, &cursor, planned.lost);
         if planned.lost > 0 && !env.truth.losses {
             return Err(Broken::new("nothing is lost without a reason", format!("{shard:?}: {}", planned.lost)));
@@ -58,10 +59,12 @@ impl Control {
 }
 
 fn is_writer(tx: &Tables, rollout: &Rollout, shard: Shard<'_>, cursor: &Cursor, instance_id: &str) -> bool {
-    cursor.instance_id == instance_id
+    let of_others = if accept::is_new(cursor) { tx.last_other(shard) } else { None };
+    let writer = of_others.as_deref().unwrap_or(&cursor.instance_id);
+    writer == instance_id
         || may_take_over(Claim {
             epoch: shard.epoch,
-            writer_connected: rollout.is_connected(shard.node_id, &cursor.instance_id),
+            writer_connected: rollout.is_connected(shard.node_id, writer),
             claimant_connected: rollout.is_connected(shard.node_id, instance_id),
             claimant_epoch: tx.newest_epoch(shard.node_id, instance_id),
         })

@@ -107,6 +107,13 @@ impl Network {
         self.at(at, message);
     }
 
+    /// The control plane notices the end of a stream: not before it has heard what
+    /// was sent on it.
+    pub fn gone(&mut self, at: i64, stream: u64) {
+        let last = self.streams.get(&stream).copied().unwrap_or(0);
+        self.at(at.max(last), Message::GoneAtControl(stream));
+    }
+
     /// The next message that has arrived by `now`, and when.
     pub fn arrived(&mut self, now: i64) -> Option<(i64, Message)> {
         loop {

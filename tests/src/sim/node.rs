@@ -193,7 +193,7 @@ impl Machine {
         process.disk.kill();
         if let Some(stream) = process.stream {
             let gone = env.now + env.rng.range(100, 10 * SECOND);
-            env.network.at(gone, Message::GoneAtControl(stream.number));
+            env.network.gone(gone, stream.number);
         }
     }
 
@@ -262,7 +262,7 @@ impl Machine {
         }
         if served {
             self.saved = process.session.held().cloned();
-            process.slices.forget_unused();
+            process.slices.forget_unused(self.clocks.boot(env.now));
         }
         let number = process.number;
         env.say(|| format!("process {number}: {} {served}", version.revision));

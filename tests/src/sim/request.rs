@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use clawgate_control::store::quota_windows::WindowKey;
 use clawgate_proxy::limits::{Metric, QuotaRule};
 use clawgate_proxy::metering::{ChargeRecord, OpenRecord, SettleRecord, SpoolTicket};
-use clawgate_proxy::quota::{Line as Held, Permit, Spent};
+use clawgate_proxy::quota::{Permit, Spent};
 use clawgate_shared::mutant::{self, Mutant};
 use clawgate_shared::usage::Usage;
 
@@ -138,10 +138,10 @@ impl Process {
     /// Writes the OPEN. Whether it is there.
     fn open(&mut self, env: &mut Env, at: usize, unsynced: &mut Unsynced) -> bool {
         let request = &mut self.requests[at];
-        let charges: Vec<ChargeRecord<'_>> = request.permit.held().map(charge).collect();
+        let charges: Vec<ChargeRecord<'_>> = request.permit.held().map(ChargeRecord::from).collect();
         let reserved_tokens = request.permit.tokens();
         let open = OpenRecord { reserved_tokens, ..record(&request.id, request.at, &charges) };
-        let Ok(ticket) = self.spool.append_open(&open) else { return false };
+        let Ok(ticket) = self.spool.append_open(None, &open) else { return false };
         env.say(|| format!("process {}: OPEN of {}", self.number, request.id));
         request.ticket = Some(ticket);
         request.permit.sent();
@@ -158,7 +158,7 @@ impl Process {
         let tokens = reported.map(|tokens| u64::try_from(tokens).unwrap_or(0));
         let usage = Usage { total: tokens, ..Usage::default() };
         let spent = Spent { usage: &usage, cost_micros: None, requests: 1, nothing_else: false };
-        let charges: Vec<ChargeRecord<'_>> = permit.charges(&spent).map(charge).collect();
+        let charges: Vec<ChargeRecord<'_>> = permit.charges(&spent).map(ChargeRecord::from).collect();
         let record = SettleRecord {
             open: record(&id, at, &charges),
             outcome: if reported.is_some() { "ok" } else { "interrupted" },
@@ -185,10 +185,6 @@ impl Process {
 fn line(rule: &QuotaRule, start: i64, held: i64) -> Line {
     let key = WindowKey { quota_id: rule.slice.id().to_owned(), start };
     Line { key, requests: rule.metric == Metric::Requests, held }
-}
-
-fn charge(line: Held<'_>) -> ChargeRecord<'_> {
-    ChargeRecord { quota_id: line.quota_id, window_start_micros: line.window_start_micros, amount: line.amount }
 }
 
 fn record<'a>(id: &'a str, at_micros: i64, charges: &'a [ChargeRecord<'a>]) -> OpenRecord<'a> {

@@ -9,8 +9,8 @@ use clawgate_shared::mutant::Mutant;
 
 use super::{Broken, Tally, run, trace};
 
-/// Last steps of a failed seed that are printed.
-const SHOWN: usize = 400;
+/// Last steps of a failed seed that are printed when it was one of many.
+pub const SHOWN: usize = 400;
 
 /// What a range of seeds came to.
 #[derive(Clone, Debug, Default)]
@@ -74,11 +74,12 @@ fn note(total: &Mutex<Outcome>, seed: u64, broken: &Broken) {
     }
 }
 
-/// Everything about one seed: its last steps and how to see them again.
+/// Everything about one seed: at most so many of its last steps, and how to see
+/// them again.
 #[must_use]
-pub fn story(seed: u64, bug: Option<Mutant>) -> String {
+pub fn story(seed: u64, bug: Option<Mutant>, last: usize) -> String {
     let (result, steps) = trace(seed, bug);
-    let skipped = steps.len().saturating_sub(SHOWN);
+    let skipped = steps.len().saturating_sub(last);
     let end = match result {
         Ok(tally) => format!("holds: {tally:?}"),
         Err(broken) => broken.to_string(),

@@ -34,8 +34,8 @@ pub struct Tables {
     pub windows: Rc<BTreeMap<WindowKey, WindowRow>>,
     /// `quota_leases`
     pub leases: Rc<BTreeMap<LeaseKey, LeaseRow>>,
-    /// `ingest_cursors`, with what was lost.
-    pub cursors: Rc<BTreeMap<Log, (Cursor, i64)>>,
+    /// `ingest_cursors`
+    pub cursors: Rc<BTreeMap<Log, CursorRow>>,
     /// `usage_open`
     pub opens: Rc<BTreeMap<String, (Log, Rc<OpenRow>)>>,
     /// `usage_events`
@@ -56,6 +56,17 @@ fn log_of(shard: Shard<'_>) -> Log {
 
 fn fresh(key: &WindowKey, end: i64) -> WindowRow {
     WindowRow { key: key.clone(), end, extra: 0, settled: 0, outstanding: 0, warned_at: 0, exhausted_at: 0 }
+}
+
+/// A row of `ingest_cursors`.
+#[derive(Clone, Debug)]
+pub struct CursorRow {
+    /// What is read and written back.
+    pub cursor: Cursor,
+    /// Records that are lost.
+    pub lost: i64,
+    /// When it was locked last.
+    pub updated_at: i64,
 }
 
 impl Tables {
@@ -159,36 +170,51 @@ impl Tables {
     #[must_use]
     pub fn shards(&self, holder: Holder<'_>) -> (u64, u64) {
         let of = self.cursors.iter().filter(|((node, epoch, _), _)| node == holder.node_id && *epoch == holder.epoch);
-        of.fold((0, 0), |(known, ended), (_, (cursor, _))| (known + 1, ended + u64::from(!cursor.ended.is_empty())))
+        of.fold((0, 0), |(known, ended), (_, row)| (known + 1, ended + u64::from(!row.cursor.ended.is_empty())))
     }
 
     /// `usage_ingest::lock_cursor`
-    pub fn lock_cursor(&mut self, shard: Shard<'_>, instance_id: &str) -> Cursor {
-        let none = || (Cursor { next_position: 0, ended: String::new(), instance_id: instance_id.to_owned() }, 0);
-        Rc::make_mut(&mut self.cursors).entry(log_of(shard)).or_insert_with(none).0.clone()
+    pub fn lock_cursor(&mut self, shard: Shard<'_>, instance_id: &str, now: i64) -> Cursor {
+        let cursor = || Cursor { next_position: 0, ended: String::new(), instance_id: instance_id.to_owned() };
+        let none = || CursorRow { cursor: cursor(), lost: 0, updated_at: now };
+        let row = Rc::make_mut(&mut self.cursors).entry(log_of(shard)).or_insert_with(none);
+        row.updated_at = now;
+        row.cursor.clone()
     }
 
     /// `usage_ingest::move_cursor`
     pub fn move_cursor(&mut self, shard: Shard<'_>, cursor: &Cursor, lost: i64) {
-        if let Some((known, sum)) = Rc::make_mut(&mut self.cursors).get_mut(&log_of(shard)) {
-            *known = cursor.clone();
-            *sum += lost;
+        if let Some(row) = Rc::make_mut(&mut self.cursors).get_mut(&log_of(shard)) {
+            row.cursor = cursor.clone();
+            row.lost += lost;
         }
     }
 
     /// `usage_ingest::newest_epoch`
     #[must_use]
     pub fn newest_epoch(&self, node_id: &str, instance_id: &str) -> Option<i64> {
-        let of =
-            |((node, _, _), (cursor, _)): &(&Log, &(Cursor, i64))| node == node_id && cursor.instance_id == instance_id;
+        let of = |((node, _, _), row): &(&Log, &CursorRow)| node == node_id && row.cursor.instance_id == instance_id;
         self.cursors.iter().filter(of).map(|((_, epoch, _), _)| *epoch).max()
+    }
+
+    /// `usage_ingest::last_other`
+    #[must_use]
+    pub fn last_other(&self, shard: Shard<'_>) -> Option<String> {
+        let same = |((node, epoch, index), _): &(&Log, &CursorRow)| {
+            node == shard.node_id && *epoch == shard.epoch && *index != shard.shard
+        };
+        let last = self.cursors.iter().filter(same).max_by_key(|(_, row)| row.updated_at);
+        last.map(|(_, row)| row.cursor.instance_id.clone())
     }
 
     /// `usage_ingest::insert_opens`
     pub fn insert_opens(&mut self, shard: Shard<'_>, rows: Vec<OpenRow>) {
         for row in rows {
-            let open = || (log_of(shard), Rc::new(row.clone()));
-            Rc::make_mut(&mut self.opens).entry(row.exchange_id.clone()).or_insert_with(open);
+            let known = self.opens.get(&row.exchange_id);
+            let newer = |(log, known): &(Log, Rc<OpenRow>)| *log == log_of(shard) && known.position < row.position;
+            if known.is_none_or(newer) {
+                Rc::make_mut(&mut self.opens).insert(row.exchange_id.clone(), (log_of(shard), Rc::new(row)));
+            }
         }
     }
 

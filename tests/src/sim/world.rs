@@ -314,7 +314,7 @@ impl World {
         for stream in machine.processes.iter().filter_map(|process| process.stream) {
             let (node, control) = (env.rng.range(0, 20 * SECOND), env.rng.range(0, 20 * SECOND));
             env.network.at(env.now + node, Message::GoneAtNode(stream));
-            env.network.at(env.now + control, Message::GoneAtControl(stream.number));
+            env.network.gone(env.now + control, stream.number);
         }
     }
 
@@ -322,9 +322,13 @@ impl World {
         let (env, disk) = (&mut self.env, &self.machines[at].disk);
         match env.rng.below(5) {
             0 => disk.set_capacity(Some(env.rng.below(16 << 10))),
-            1 => disk.tear_next_write(env.rng.index(300), DiskError::NoSpace),
-            // Never together with a power cut, see `docs/simulation.md`.
-            2 if env.plan.power == 0 => disk.fail(Operation::Sync, DiskError::Io, 0, 1),
+            1 => {
+                // What is there of it, less than any record, stays until it is
+                // written over.
+                disk.tear_next_write(env.rng.index(60), DiskError::NoSpace);
+                disk.fail(Operation::SetLen, DiskError::Io, 0, 1);
+            }
+            2 => disk.fail(Operation::Sync, DiskError::Io, 0, 1),
             3 => disk.fail(Operation::Write, DiskError::NoSpace, 0, 1 + u32::try_from(env.rng.below(3)).unwrap_or(0)),
             _ => {
                 disk.set_capacity(None);

@@ -134,8 +134,15 @@ async fn ingest(domain: &Domain, events: &[EventRow]) {
     let mut cursor = usage_ingest::lock_cursor(&mut tx, SHARD, 1, "i1", START).await.expect("locks");
     assert_eq!((cursor.next_position, cursor.ended.as_str()), (1, ""));
     let opens: Vec<OpenRow> = events.iter().map(|event| event.open.clone()).collect();
-    usage_ingest::insert_opens(&mut tx, SHARD, &opens).await.expect("inserts");
-    usage_ingest::insert_opens(&mut tx, SHARD, &opens).await.expect("known ones stay");
+    let mut before = opens.clone();
+    for open in &mut before {
+        (open.position, open.provider_key_id) = (open.position - EVENTS, "key_before".into());
+    }
+    usage_ingest::insert_opens(&mut tx, SHARD, &before).await.expect("inserts");
+    usage_ingest::insert_opens(&mut tx, SHARD, &opens).await.expect("written again");
+    usage_ingest::insert_opens(&mut tx, SHARD, &before).await.expect("the newest stay");
+    before.iter_mut().for_each(|open| open.position += 2 * EVENTS);
+    usage_ingest::insert_opens(&mut tx, Shard { epoch: 8, ..SHARD }, &before).await.expect("another shard's stay");
     assert_eq!(usage_ingest::lone_opens(&mut tx, SHARD, 1000).await.expect("reads"), opens);
     let known = domain.db.usage_dims();
     let mut new = Vec::new();

@@ -227,6 +227,10 @@ impl Disk for RealDisk {
 
     fn free(&self, path: &Path) -> io::Result<u64> {
         let system = nix::sys::statvfs::statvfs(path)?;
+        if system.blocks() == 0 {
+            // It has no size that it knows of.
+            return Ok(u64::MAX);
+        }
         Ok(system.blocks_available().saturating_mul(system.fragment_size()))
     }
 

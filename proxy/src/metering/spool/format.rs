@@ -141,7 +141,7 @@ pub(super) fn resync(seed: u32, bytes: &[u8], from: usize, expected: u64, ceilin
 /// position `next`: as far as their lengths lead from one to the other, or as
 /// one of them says, whatever is more.
 pub(super) fn damaged_until(bytes: &[u8], next: u64) -> u64 {
-    let most = next + (bytes.len() / (FRAME_HEADER + 1)) as u64;
+    let most = next.saturating_add((bytes.len() / (FRAME_HEADER + 1)) as u64);
     let (mut at, mut until) = (0, next);
     while let (Some(length), Some(position)) = (u32_at(bytes, at), u64_at(bytes, at + 8)) {
         let said = if (next..most).contains(&position) { position + 1 } else { 0 };

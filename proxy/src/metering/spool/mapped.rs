@@ -2,10 +2,10 @@
 //! kernel at once and survives the death of this process, without a system call
 //! for each record.
 //!
-//! Used only where the memory cannot vanish under us: on file systems that keep
+//! Used only where the memory does not vanish under us: on file systems that keep
 //! what was reserved for a file ([`KEEPS_ITS_WORD`]), inside the part that has
-//! been reserved. Everywhere else, and when no more can be reserved, it is
-//! written by system calls like any other file.
+//! been reserved. Everywhere else, when no more can be reserved, and once a sync
+//! has failed, it is written by system calls like any other file.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memmap2::{MmapMut, MmapOptions};
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, fstatfs};
 
 use super::disk::DiskFile;
 
@@ -29,8 +29,9 @@ const PAGE: u64 = 4096;
 /// during which the process dies looks as if it had not begun.
 const HEAD: usize = 16;
 /// Writing to reserved space cannot fail here for want of space. Others copy on
-/// write, and would end the process with a signal when their disk is full.
-const KEEPS_ITS_WORD: [FsType; 3] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, TMPFS_MAGIC];
+/// write (XFS a file that a backup shares with it), and would end the process
+/// with a signal when their disk is full.
+const KEEPS_ITS_WORD: [FsType; 2] = [EXT4_SUPER_MAGIC, TMPFS_MAGIC];
 
 /// The file. Behind what was written it is filled with zeros, up to its length.
 #[derive(Debug)]
@@ -60,7 +61,10 @@ impl Window {
         // system. It goes away when somebody cuts the file: `set_len` closes the
         // window first, and the directory belongs to this process alone, by a
         // lock and its permissions. The space behind it is reserved, on file
-        // systems that hold to that, so that a full disk does not take it away.
+        // systems that hold to that, so that a full disk does not take it away. A
+        // disk that fails shows in a sync first, which closes the window; should a
+        // page fail before that, the process ends by a signal, and its successor
+        // finds every record that was whole.
         let memory = unsafe { MmapOptions::new().offset(start).len(length).map_mut(file) }?;
         Ok(Self { start, memory })
     }
@@ -144,7 +148,12 @@ impl DiskFile for MappedFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(&self.file)
+        let synced = File::sync_data(&self.file);
+        if synced.is_err() {
+            self.plain.store(true, Ordering::Relaxed);
+            *self.window() = None;
+        }
+        synced
     }
 }
 
@@ -169,6 +178,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_over_many_windows() {
         let (_dir, file) = file();
+        let suits = !file.plain.load(Ordering::Relaxed);
         let mut truth = Vec::new();
         for round in 0..3000_u32 {
             let piece: Vec<u8> = (0..round % 700 + 1).map(|at| (round + at) as u8).collect();
@@ -176,6 +186,7 @@ mod tests {
             truth.extend_from_slice(&piece);
         }
         assert_eq!(read(&file, 0, truth.len()), truth);
+        assert_eq!(file.window().is_some(), suits, "mapped where it may be");
         file.sync_data().expect("syncs");
         file.set_len(truth.len() as u64).expect("cuts");
         assert_eq!(file.length().expect("length"), truth.len() as u64);

@@ -29,6 +29,7 @@ mod shard;
 mod tests;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -232,6 +233,8 @@ pub struct Spool {
     own: Mutex<Option<EpochDir>>,
     epoch: u64,
     adopted: Mutex<Vec<recover::Adopted>>,
+    /// How often an epoch could not be taken over.
+    not_adopted: Mutex<BTreeMap<u64, u32>>,
     /// Absent when whoever drives the spool syncs it.
     flusher: Option<Flusher>,
     /// Without a flusher shards take turns, whichever threads there are.
@@ -300,6 +303,7 @@ impl Spool {
             own: Mutex::new(Some(own)),
             epoch,
             adopted: Mutex::new(Vec::new()),
+            not_adopted: Mutex::default(),
             flusher: None,
             turn: AtomicUsize::new(0),
         })
@@ -311,15 +315,20 @@ impl Spool {
         self.epoch
     }
 
-    /// Records that an exchange begins. When this returns, the record survives
-    /// the death of this process. A copy to the page cache, no disk wait.
+    /// Records that an exchange begins or, with the ticket of its first OPEN, what
+    /// it holds from now on in place of what that said. When this returns, the
+    /// record survives the death of this process. A copy to the page cache, no
+    /// disk wait.
     ///
     /// # Errors
     /// [`SpoolError::Full`] before the limit, [`SpoolError::Closed`], or the
     /// system's refusal. Nothing was written then, and nothing may be sent
-    /// upstream.
-    pub fn append_open(&self, record: &OpenRecord<'_>) -> Result<SpoolTicket, SpoolError> {
-        let (index, shard) = self.own_shard();
+    /// upstream that the first OPEN does not cover.
+    pub fn append_open(&self, first: Option<SpoolTicket>, record: &OpenRecord<'_>) -> Result<SpoolTicket, SpoolError> {
+        let (index, shard) = match first {
+            Some(SpoolTicket { shard }) => (shard, self.shard(shard)?),
+            None => self.own_shard(),
+        };
         shard.append(self.shared.budget_of_opens(), |out| record.encode(out))?;
         self.wake();
         Ok(SpoolTicket { shard: index })
@@ -330,7 +339,7 @@ impl Spool {
     /// # Errors
     /// As [`Self::append_open`]; the exchange will count as `indeterminate`.
     pub fn append_settle(&self, ticket: SpoolTicket, record: &SettleRecord<'_>) -> Result<(), SpoolError> {
-        let shard = self.shards.get(ticket.shard as usize).ok_or(SpoolError::Closed)?;
+        let shard = self.shard(ticket.shard)?;
         shard.append(self.options.limit_bytes, |out| record.encode(out))?;
         self.wake();
         Ok(())
@@ -357,12 +366,13 @@ impl Spool {
     }
 
     /// Takes over the epochs of processes that are gone. Blocks on the disk;
-    /// idempotent; call it at start and now and then. Returns how many.
+    /// idempotent; call it at start and now and then: what cannot be read after
+    /// some tries counts as damaged. Returns how many.
     ///
     /// # Errors
     /// The first epoch that could not be taken over; the others were.
     pub fn adopt(&self) -> Result<usize, SpoolError> {
-        let (found, result) = recover::adopt_all(&self.root, &self.options, &self.shared);
+        let (found, result) = recover::adopt_all(&self.root, &self.options, &self.shared, &mut lock(&self.not_adopted));
         let count = found.len();
         lock(&self.adopted).extend(found);
         result.map(|()| count)
@@ -396,7 +406,7 @@ impl Spool {
             }
         });
         let mut own = lock(&self.own);
-        if self.shards.iter().all(|shard| shard.is_closed_and_acked())
+        if self.shards.iter().all(|shard| shard.is_ended_and_acked())
             && let Some(dir) = own.as_ref()
         {
             dir.remove(&*self.shared.disk)?;
@@ -454,6 +464,10 @@ impl Spool {
         if let Some(flusher) = &self.flusher {
             flusher.wake();
         }
+    }
+
+    fn shard(&self, index: u32) -> Result<&Shard, SpoolError> {
+        self.shards.get(index as usize).map(|shard| &**shard).ok_or(SpoolError::Closed)
     }
 
     fn own_shard(&self) -> (u32, &Shard) {

@@ -19,7 +19,7 @@ use super::{SpoolError, lock};
 const WINDOW: usize = FRAME_HEADER + MAX_RECORD;
 /// A disk that does not give out what it has may think better of it. After so
 /// many reads that failed, what cannot be read counts as damaged.
-const PATIENCE: u32 = 8;
+pub(super) const PATIENCE: u32 = 8;
 /// So much is given up at a time then.
 const BLOCK: usize = 4096;
 
@@ -32,6 +32,9 @@ pub(super) struct ReadPoint {
     window: Vec<u8>,
     /// Reads that failed, one after the other.
     failures: u32,
+    /// What is lost below this position was counted; a batch is read again while
+    /// the control plane is away.
+    counted: u64,
 }
 
 /// One segment as it was when the read began.
@@ -52,6 +55,8 @@ struct Gather {
     max_records: usize,
     max_bytes: usize,
     lost: u64,
+    /// What is lost below this was counted before.
+    counted: u64,
     /// A record did not fit: what follows is for the next batch, and not lost.
     closed: bool,
 }
@@ -77,8 +82,8 @@ impl Gather {
             if self.is_full() {
                 return false;
             }
+            self.lost += u64::from(self.next >= self.counted);
             self.push(lost_record());
-            self.lost += 1;
         }
         true
     }
@@ -89,8 +94,10 @@ impl Shard {
     pub(super) fn read(&self, max_records: usize, max_bytes: usize) -> Result<Batch, SpoolError> {
         let (from, limit, views) = self.views();
         let batch = Batch { first_position: from, records: Vec::new() };
-        let mut gather = Gather { batch, next: from, bytes: 0, max_records, max_bytes, lost: 0, closed: false };
         let mut point = lock(&self.reader);
+        let counted = point.counted;
+        let mut gather =
+            Gather { batch, next: from, bytes: 0, max_records, max_bytes, lost: 0, counted, closed: false };
         for view in &views {
             if !gather.lose_up_to(view.first) || gather.is_full() {
                 break;
@@ -107,6 +114,7 @@ impl Shard {
             gather.lose_up_to(limit);
         }
         if gather.lost > 0 {
+            point.counted = gather.next;
             self.context.shared.lost.fetch_add(gather.lost, Ordering::Relaxed);
             let (epoch, shard) = (self.context.epoch, self.index());
             tracing::error!(
@@ -173,7 +181,8 @@ fn walk(view: &View, point: &mut ReadPoint, gather: &mut Gather) -> io::Result<(
         }
     }
     let failures = if window.holes.is_some_and(|holes| holes > 0) { PATIENCE } else { 0 };
-    *point = ReadPoint { position: gather.next, segment: view.first, offset, window: window.bytes, failures };
+    let (position, segment, counted) = (gather.next, view.first, point.counted);
+    *point = ReadPoint { position, segment, offset, window: window.bytes, failures, counted };
     point.window.shrink_to(2 * WINDOW);
     Ok(())
 }
@@ -210,7 +219,7 @@ impl Window<'_> {
 }
 
 /// Reads what can be read; the rest is zeros, which are no frames.
-fn read_around(file: &dyn DiskFile, bytes: &mut [u8], offset: u64, holes: &mut u32) -> usize {
+pub(super) fn read_around(file: &dyn DiskFile, bytes: &mut [u8], offset: u64, holes: &mut u32) -> usize {
     let mut filled = 0;
     for block in bytes.chunks_mut(BLOCK) {
         match file.read_from(block, offset + filled as u64) {

@@ -19,6 +19,7 @@ use super::disk::{Disk, DiskFile, OpenMode};
 use super::epoch::EpochDir;
 use super::format::{FRAME_HEADER, Frame, Header, HeaderError, SEGMENT_HEADER, damaged_until, frame_at, resync};
 use super::log::ShardLog;
+use super::reader::{PATIENCE, read_around};
 use super::shard::{CURSOR, Restored, Segment, Shard, ShardContext, decode_cursor};
 use super::{Shared, SpoolError, SpoolOptions, count, end_record};
 
@@ -45,7 +46,7 @@ impl Adopted {
 
     /// Removes its files when the control plane has everything.
     pub(super) fn remove_if_done(&self) -> Result<bool, SpoolError> {
-        if !self.shards().all(Shard::is_closed_and_acked) {
+        if !self.shards().all(Shard::is_ended_and_acked) {
             return Ok(false);
         }
         self.dir.remove(&*self.shared.disk)?;
@@ -55,10 +56,12 @@ impl Adopted {
 }
 
 /// Takes over every epoch that nobody holds, and says what went wrong first.
+/// `failures`: how often it has failed, by epoch.
 pub(super) fn adopt_all(
     root: &Path,
     options: &SpoolOptions,
     shared: &Arc<Shared>,
+    failures: &mut BTreeMap<u64, u32>,
 ) -> (Vec<Adopted>, Result<(), SpoolError>) {
     let numbers = match EpochDir::list(&*shared.disk, root) {
         Ok(numbers) => numbers,
@@ -66,24 +69,33 @@ pub(super) fn adopt_all(
     };
     let (mut found, mut result) = (Vec::new(), Ok(()));
     for number in numbers {
-        match adopt(root, number, options, shared) {
+        let failed = failures.get(&number).copied().unwrap_or(0);
+        match adopt(root, number, options, shared, failed >= PATIENCE) {
             Ok(Some(adopted)) => found.push(adopted),
             Ok(None) => {}
-            Err(error) => result = result.and(Err(error)),
+            Err(error) => {
+                failures.insert(number, failed.saturating_add(1));
+                result = result.and(Err(error));
+                continue;
+            }
         }
+        failures.remove(&number);
     }
     (found, result)
 }
 
+/// `impatient`: what cannot be read counts as damaged. One bad block must not
+/// hold back for ever what the others have.
 fn adopt(
     root: &Path,
     number: u64,
     options: &SpoolOptions,
     shared: &Arc<Shared>,
+    impatient: bool,
 ) -> Result<Option<Adopted>, SpoolError> {
     let Some(dir) = EpochDir::take(&*shared.disk, root, number)? else { return Ok(None) };
     let mut shards = Vec::new();
-    if let Err(error) = take_shards(&dir, options, shared, &mut shards) {
+    if let Err(error) = take_shards(&dir, options, shared, impatient, &mut shards) {
         shards.iter().for_each(|shard: &Arc<Shard>| shard.forget());
         return Err(error);
     }
@@ -97,6 +109,7 @@ fn take_shards(
     dir: &EpochDir,
     options: &SpoolOptions,
     shared: &Arc<Shared>,
+    impatient: bool,
     shards: &mut Vec<Arc<Shard>>,
 ) -> Result<(), SpoolError> {
     let found = list_segments(&*shared.disk, dir.path()).map_err(SpoolError::io("list an epoch's files"))?;
@@ -109,7 +122,7 @@ fn take_shards(
             segment_bytes: options.segment_bytes,
             shared: shared.clone(),
         };
-        let shard = Arc::new(restore(context, files)?);
+        let shard = Arc::new(restore(context, files, impatient)?);
         shards.push(shard.clone());
         shard.close(&end_record(true, count))?;
         shard.sync();
@@ -130,17 +143,17 @@ fn list_segments(disk: &dyn Disk, dir: &Path) -> io::Result<BTreeMap<u32, BTreeM
     Ok(shards)
 }
 
-fn restore(context: ShardContext, files: BTreeMap<u64, PathBuf>) -> Result<Shard, SpoolError> {
+fn restore(context: ShardContext, files: BTreeMap<u64, PathBuf>, impatient: bool) -> Result<Shard, SpoolError> {
     let mut segments = VecDeque::new();
     let mut age = Duration::ZERO;
     for (first_position, path) in files {
-        let (segment, written) = open_segment(&context, first_position, path)?;
+        let (segment, written) = open_segment(&context, first_position, path, impatient)?;
         age = age.max(written);
         segments.push_back(segment);
     }
     let first = segments.front().map_or(0, |segment: &Segment| segment.first_position);
     let tail = match segments.back_mut() {
-        Some(last) => find_end(last).map_err(SpoolError::io("read a segment"))?,
+        Some(last) => find_end(last, impatient).map_err(SpoolError::io("read a segment"))?,
         None => Tail { next: 0, ended: false },
     };
     // A cursor that cannot be read costs a repetition, no record. It may also be
@@ -164,7 +177,12 @@ fn read_cursor(context: &ShardContext) -> Option<u64> {
 }
 
 /// The segment and the time since it was written.
-fn open_segment(context: &ShardContext, first_position: u64, path: PathBuf) -> Result<(Segment, Duration), SpoolError> {
+fn open_segment(
+    context: &ShardContext,
+    first_position: u64,
+    path: PathBuf,
+    impatient: bool,
+) -> Result<(Segment, Duration), SpoolError> {
     let open = || -> io::Result<(Arc<dyn DiskFile>, u64, i64)> {
         let file = context.shared.disk.open(&path, OpenMode::Existing)?;
         let (length, modified) = (file.length()?, file.modified()?);
@@ -172,7 +190,10 @@ fn open_segment(context: &ShardContext, first_position: u64, path: PathBuf) -> R
     };
     let (file, len, modified) = open().map_err(SpoolError::io("open a segment"))?;
     let mut head = [0; SEGMENT_HEADER];
-    let filled = file.read_from(&mut head, 0).map_err(SpoolError::io("read a segment"))?;
+    let filled = match file.read_from(&mut head, 0) {
+        Err(error) if !impatient => return Err(SpoolError::io("read a segment")(error)),
+        read => read.unwrap_or(0),
+    };
     let (epoch, shard) = (context.epoch, context.index);
     let seed = match Header::decode(head.get(..filled).unwrap_or_default()) {
         Ok((header, seed)) if header == (Header { shard, epoch, first_position }) => seed,
@@ -195,9 +216,13 @@ struct Tail {
 }
 
 /// Finds the last whole record and cuts off what is behind it.
-fn find_end(segment: &mut Segment) -> io::Result<Tail> {
+fn find_end(segment: &mut Segment, impatient: bool) -> io::Result<Tail> {
     let mut bytes = vec![0; usize::try_from(segment.len).unwrap_or(usize::MAX)];
-    let filled = segment.file.read_from(&mut bytes, 0)?;
+    let mut holes = 0;
+    let filled = match segment.file.read_from(&mut bytes, 0) {
+        Err(_) if impatient => read_around(&*segment.file, &mut bytes, 0, &mut holes),
+        read => read?,
+    };
     bytes.truncate(filled);
     let mut tail = Tail { next: segment.first_position, ended: false };
     let (mut at, mut end) = (SEGMENT_HEADER, SEGMENT_HEADER);
@@ -221,7 +246,9 @@ fn find_end(segment: &mut Segment) -> io::Result<Tail> {
     // All of a record, but altered: not a write that was cut short, of which the
     // header comes last. Behind the end of a log there was never anything.
     let begun = rest.iter().take(FRAME_HEADER).any(|byte| *byte != 0);
-    let altered = !tail.ended && begun && frame_at(segment.seed, &bytes, end) == Frame::Bad;
+    let bad = begun && frame_at(segment.seed, &bytes, end) == Frame::Bad;
+    // Nobody knows whether there was something in a hole: said rather than not.
+    let altered = !tail.ended && (bad || holes > 0);
     if altered {
         tail.next = damaged_until(rest, tail.next).max(tail.next + 1);
     }

@@ -242,23 +242,23 @@ impl Shard {
     /// its shards have.
     pub(super) fn close(&self, end: &[u8]) -> Result<(), SpoolError> {
         let mut state = lock(&self.state);
-        if std::mem::replace(&mut state.closed, true) || state.ended {
-            return Ok(());
-        }
-        state.append(&self.context, u64::MAX, |out| out.extend_from_slice(end))?;
-        state.ended = true;
-        Ok(())
+        state.closed = true;
+        if state.ended { Ok(()) } else { state.end(&self.context, end) }
     }
 
     /// The control plane has more of this dead epoch than its files do (they
-    /// lost their tail with the power): ends it where the control plane is.
+    /// lost their tail with the power): ends it where the control plane is. On an
+    /// error all is as it was, and the control plane's next answer is the same.
     pub(super) fn end_at(&self, position: u64, end: &[u8]) -> Result<(), SpoolError> {
         {
             let mut state = lock(&self.state);
-            state.next = position;
-            state.acked = position;
-            state.roll(&self.context).map_err(SpoolError::io("make a segment"))?;
-            state.append(&self.context, u64::MAX, |out| out.extend_from_slice(end))?;
+            let before = (state.next, state.acked);
+            (state.next, state.acked, state.ended) = (position, position, false);
+            let rolled = state.roll(&self.context).map_err(SpoolError::io("make a segment"));
+            if let Err(error) = rolled.and_then(|()| state.end(&self.context, end)) {
+                (state.next, state.acked) = before;
+                return Err(error);
+            }
         }
         self.sync();
         self.ack(position)
@@ -278,9 +278,11 @@ impl Shard {
         state.acked < state.readable
     }
 
-    pub(super) fn is_closed_and_acked(&self) -> bool {
+    /// Whether the control plane has all of it, its end too. A shard whose end
+    /// could not be written waits for a successor that can.
+    pub(super) fn is_ended_and_acked(&self) -> bool {
         let state = lock(&self.state);
-        state.closed && state.acked >= state.next
+        state.ended && state.acked >= state.next
     }
 
     /// Whether the disk takes a write: the header once more, which changes
@@ -302,6 +304,12 @@ impl Shard {
 }
 
 impl State {
+    fn end(&mut self, context: &ShardContext, end: &[u8]) -> Result<(), SpoolError> {
+        self.append(context, u64::MAX, |out| out.extend_from_slice(end))?;
+        self.ended = true;
+        Ok(())
+    }
+
     fn append(
         &mut self,
         context: &ShardContext,

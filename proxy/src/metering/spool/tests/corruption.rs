@@ -28,7 +28,7 @@ fn template() -> Template {
         let spool = &spools[number % 2];
         let (id, model) = (exchange(number), "m".repeat(60 + number % 90));
         let open = OpenRecord { exchange_id: &id, model: &model, ..OpenRecord::default() };
-        let ticket = spool.append_open(&open).expect("appends");
+        let ticket = spool.append_open(None, &open).expect("appends");
         let end = SettleRecord { open, outcome: "ok", ..SettleRecord::default() };
         spool.append_settle(ticket, &end).expect("settles");
     }

@@ -120,6 +120,75 @@ fn a_block_that_cannot_be_read_costs_its_records_after_some_patience() {
     assert_eq!(control.opens().len() as u64 + control.lost(), 300);
 }
 
+#[test]
+fn an_epoch_whose_end_could_not_be_written_waits_for_a_successor() {
+    let disk = MemoryDisk::new(1);
+    let spool = on_memory(&disk, 1).expect("opens");
+    let _never_settled = append(&spool, 1).expect("appends");
+    let epoch = spool.epoch();
+    disk.fail(Operation::Write, DiskError::NoSpace, 0, 1);
+    spool.close();
+    let mut control = Control::default();
+    control.drain(&spool);
+    drop(spool);
+    let next = on_memory(&disk, 1).expect("opens");
+    assert_eq!(next.adopt().expect("takes over"), 1, "it is still there");
+    control.drain(&next);
+    assert!(matches!(control.logs[&(epoch, 0)].as_slice(), [Kind::Open(_), Kind::End(_)]), "{:?}", control.logs);
+}
+
+#[test]
+fn an_end_that_the_control_plane_places_is_written_or_tried_again() {
+    let disk = MemoryDisk::new(1);
+    let spool = on_memory(&disk, 1).expect("opens");
+    let _open = append(&spool, 1).expect("appends");
+    spool.sync();
+    disk.kill();
+    drop(spool);
+    let disk = disk.process();
+    let next = on_memory(&disk, 1).expect("opens");
+    next.adopt().expect("takes over");
+    let log = next.pending().remove(0);
+    for skip in [0, 1] {
+        disk.fail(Operation::Write, DiskError::Io, skip, 1);
+        assert!(log.acknowledge(7).is_err(), "the disk refuses a file, or the record");
+        next.reap().expect("reaps");
+    }
+    log.acknowledge(7).expect("now it takes it");
+    next.sync();
+    let batch = log.read(10, 4096).expect("reads");
+    assert_eq!(batch.first_position, 7);
+    assert!(matches!(kind(&batch.records[0]), Kind::End(_)));
+}
+
+#[test]
+fn an_epoch_that_cannot_be_read_is_taken_over_without_that_after_some_patience() {
+    let disk = MemoryDisk::new(1);
+    let spool = on_memory(&disk, 1).expect("opens");
+    let _open = append(&spool, 1).expect("appends");
+    let epoch = spool.epoch();
+    spool.sync();
+    disk.kill();
+    drop(spool);
+    let disk = disk.process();
+    let next = on_memory(&disk, 1).expect("opens");
+    let refused = (0..20)
+        .take_while(|_| {
+            // Behind its length and its time.
+            disk.fail(Operation::Read, DiskError::Io, 2, 5);
+            let refused = next.adopt().is_err();
+            disk.heal();
+            refused
+        })
+        .count();
+    assert_eq!(refused, 8);
+    let mut control = Control::default();
+    control.drain(&next);
+    let kinds = &control.logs[&(epoch, 0)];
+    assert!(matches!(kinds.last(), Some(Kind::End(_))), "{kinds:?}");
+    assert!(control.lost() > 0, "what is not known to be there is said to be lost");
+}
+
 /// Whatever the disk does, in any order, with any process dying.
 fn storm(seed: u64) {
     let mut random = Random::new(seed);
@@ -183,6 +252,10 @@ fn storm(seed: u64) {
     if !power_was_cut {
         assert_eq!(distinct, appended, "seed {seed}");
         assert_eq!(control.lost(), 0, "seed {seed}");
+        let dead = control.logs.iter().filter(|((epoch, _), _)| *epoch != last.epoch());
+        for (log, kinds) in dead {
+            assert!(matches!(kinds.last(), Some(Kind::End(_))), "seed {seed}: {log:?} never ends");
+        }
     }
 }
 

@@ -96,7 +96,7 @@ fn append(spool: &Spool, number: usize) -> Result<SpoolTicket, SpoolError> {
     let id = exchange(number);
     // Lengths differ, so that cuts and flips fall on all kinds of bytes.
     let model = "m".repeat(number % 50);
-    spool.append_open(&OpenRecord { exchange_id: &id, model: &model, ..OpenRecord::default() })
+    spool.append_open(None, &OpenRecord { exchange_id: &id, model: &model, ..OpenRecord::default() })
 }
 
 fn settle(spool: &Spool, ticket: SpoolTicket, number: usize) -> Result<(), SpoolError> {

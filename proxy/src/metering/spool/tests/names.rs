@@ -20,7 +20,7 @@ fn a_shard_whose_records_are_all_acknowledged_still_ends_after_a_power_cut() {
         let spool = open(&disk);
         for _ in 0..30 {
             let open = OpenRecord { exchange_id: "req_1", bot_id: "bot_1", model: "a model", ..OpenRecord::default() };
-            let _ticket = spool.append_open(&open).expect("appends");
+            let _ticket = spool.append_open(None, &open).expect("appends");
         }
         spool.sync();
         for log in spool.pending() {

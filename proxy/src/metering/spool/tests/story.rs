@@ -238,7 +238,7 @@ fn two_records_cost_microseconds() {
     let mut nanos: Vec<u128> = (0..20_000)
         .map(|_| {
             let began = std::time::Instant::now();
-            let ticket = spool.append_open(&open).expect("appends");
+            let ticket = spool.append_open(None, &open).expect("appends");
             spool.append_settle(ticket, &done).expect("settles");
             began.elapsed().as_nanos()
         })
