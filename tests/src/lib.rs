@@ -13,6 +13,7 @@ pub mod compose;
 pub mod config;
 pub mod engine;
 pub mod flood;
+pub mod hang_up;
 pub mod http;
 pub mod ledger;
 pub mod mock;

@@ -137,6 +137,9 @@ pub struct Knobs {
     pub delay_ms: u64,
     /// How a stream is written.
     pub flush: Flush,
+    /// Plain English instead of words in several scripts: every word one token
+    /// of `o200k_base`.
+    pub plain_words: bool,
 }
 
 impl Knobs {
@@ -163,6 +166,13 @@ impl Knobs {
             "header" => self.headers.push(parse_header(name, value)?),
             "usage" => self.usage = parse_usage(name, value)?,
             "delay" | "delay_ms" => self.delay_ms = number(name, value)?,
+            "words" => {
+                self.plain_words = match value {
+                    "plain" => true,
+                    "mixed" => false,
+                    _ => return Err(wrong(name, value, "plain or mixed")),
+                };
+            }
             "flush" => {
                 self.flush = match value {
                     "frame" => Flush::Frame,
@@ -275,7 +285,17 @@ mod tests {
     #[test]
     fn a_typo_is_refused() {
         let mut knobs = Knobs::default();
-        for bad in ["ttf=1", "ttft=x", "fault=explode", "status=42", "usage=odd", "header=x", "flush=maybe", "loose"] {
+        for bad in [
+            "ttf=1",
+            "ttft=x",
+            "fault=explode",
+            "status=42",
+            "usage=odd",
+            "header=x",
+            "flush=maybe",
+            "words=odd",
+            "loose",
+        ] {
             assert!(knobs.set_all(bad).is_err(), "{bad}");
         }
         assert!(knobs.set("header", "a: b\r\nc: d").is_err());

@@ -21,6 +21,14 @@ const WORDS: [&str; 32] = [
     "cedar", "gate", "ember", "mirror", "salt", "thread", "bright", "stone",
 ];
 
+/// English as it comes, every word one token of the `o200k_base` vocabulary, with
+/// and without its space: what the ledger counts is what a tokenizer counts.
+const PLAIN_WORDS: [&str; 44] = [
+    "the", "of", "and", "a", "to", "in", "is", "it", "on", "as", "at", "by", "we", "an", "or", "so", "he", "you",
+    "was", "are", "with", "but", "not", "they", "from", "this", "that", "one", "all", "our", "out", "were", "who",
+    "will", "time", "day", "way", "light", "river", "stone", "north", "garden", "paper", "under",
+];
+
 /// Most choices one request may ask for.
 const MAX_CHOICES: u64 = 8;
 /// Most output tokens one answer may have.
@@ -120,6 +128,8 @@ pub(crate) struct Plan {
     pub(crate) bill: Bill,
     pub(crate) cached: u64,
     pub(crate) reasoning: u64,
+    /// What words are taken from.
+    pub(crate) vocabulary: &'static [&'static str],
 }
 
 impl Plan {
@@ -173,6 +183,7 @@ impl Plan {
             bill: Bill { input, output },
             cached: knobs.cached_tokens.min(input),
             reasoning: knobs.reasoning_tokens.min(output),
+            vocabulary: if knobs.plain_words { &PLAIN_WORDS } else { &WORDS },
         }
     }
 
@@ -189,8 +200,8 @@ impl Plan {
 
     /// The text of one word of one choice, with its leading space.
     pub(crate) fn word(&self, choice: u64, at: u64) -> (&'static str, &'static str) {
-        let index = mix(self.seed ^ (choice << 32) ^ at) % WORDS.len() as u64;
-        let word = usize::try_from(index).ok().and_then(|index| WORDS.get(index)).copied().unwrap_or("tide");
+        let index = mix(self.seed ^ (choice << 32) ^ at) % self.vocabulary.len() as u64;
+        let word = usize::try_from(index).ok().and_then(|index| self.vocabulary.get(index)).copied().unwrap_or("tide");
         (if at == 0 { "" } else { " " }, word)
     }
 

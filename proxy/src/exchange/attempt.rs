@@ -3,6 +3,7 @@
 //! Nothing has been sent to the client yet, so another key may be tried; once
 //! `relay` begins, never again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clawgate_shared::catalogue::{IncludeUsage, RootTarget, base_for_key};
@@ -78,10 +79,11 @@ pub async fn attempt<D: Downstream>(
         let asked_usage = ask.is_some();
         let splices: SmallVec<[Splice; 2]> = ask.into_iter().chain(weight.and_then(Weight::splice)).collect();
         let began = settlement.facts.elapsed_micros();
-        // Until there is an answer, nobody knows what a vendor does.
-        let owed = std::mem::replace(&mut settlement.owed, true);
-        let event = first(send(services, received, prepared, key, &splices), settlement, watch, down).await;
-        settlement.owed = owed;
+        let answered = send(services, received, prepared, key, &splices, &settlement.leaving);
+        let event = first(answered, settlement, watch, down).await;
+        // Until there is an answer, nobody knows what a vendor does that may have
+        // the request.
+        let left = std::mem::take(settlement.leaving.get_mut());
         let took = settlement.facts.elapsed_micros().saturating_sub(began);
         settlement.facts.waited_micros += took;
         let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
@@ -92,12 +94,12 @@ pub async fn attempt<D: Downstream>(
             Event::ClientGone => {
                 note(0, "client_gone");
                 settlement.client_gone = true;
-                settlement.owed = true;
+                settlement.owed |= left;
                 return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection"));
             }
             Event::Revoked => {
                 note(0, "revoked");
-                settlement.owed = true;
+                settlement.owed |= left;
                 return Err(watch::refusal());
             }
             Event::Drained(answer) => {
@@ -160,7 +162,8 @@ enum Event {
 
 /// Waits for the vendor, and meanwhile for the client to hang up and for the
 /// bot to be revoked. A bot whose answers are drained waits on without its
-/// client: what the vendor does will be billed, and so it is read.
+/// client once the request has left: what the vendor does will be billed, and so
+/// it is read.
 async fn first<D: Downstream>(
     answered: impl Future<Output = Result<Answer, Failure>>,
     settlement: &Settlement<'_>,
@@ -174,7 +177,8 @@ async fn first<D: Downstream>(
         () = down.hung_up() => {}
         () = watch.ended() => return Event::Revoked,
     }
-    if !settlement.facts.bot.as_ref().is_some_and(|bot| bot.drain_on_disconnect) {
+    let drains = settlement.facts.bot.as_ref().is_some_and(|bot| bot.drain_on_disconnect);
+    if !drains || !settlement.leaving.load(Ordering::Relaxed) {
         return Event::ClientGone;
     }
     match tokio::time::timeout(DRAIN_FOR, answered).await {
@@ -195,6 +199,7 @@ async fn send(
     prepared: &Prepared<'_>,
     key: &Key,
     splices: &[Splice],
+    leaving: &AtomicBool,
 ) -> Result<Answer, Failure> {
     let moved = prepared.resolved.root.filter(|root| matches!(root.target, RootTarget::Path(_)));
     let other = moved.and_then(|root| base_for_key(prepared.vendor, key.base_url.as_ref(), Some(root)));
@@ -212,7 +217,7 @@ async fn send(
         }
         Outgoing { method: received.method.clone(), uri: uri.clone(), headers, body: body.clone() }
     };
-    services.client.send(&target, request).await
+    services.client.send(&target, leaving, request).await
 }
 
 /// Path, the client's query, and the credential when it travels there.

@@ -6,6 +6,7 @@
 //! not leave without its record.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clawgate_shared::pricing::{self, Price};
 use clawgate_shared::usage::{Usage, UsageSource};
@@ -82,6 +83,8 @@ pub struct Settlement<'a> {
     pub client_gone: bool,
     /// A vendor may bill something that it has not reported.
     pub owed: bool,
+    /// The request of the attempt that runs has begun to leave.
+    pub leaving: AtomicBool,
     /// What it has of rate and concurrency limits.
     pub pass: Pass,
     /// What is held of the quotas of bot, project and tenant.
@@ -117,6 +120,7 @@ impl<'a> Settlement<'a> {
             estimated: false,
             client_gone: false,
             owed: false,
+            leaving: AtomicBool::new(false),
             pass: Pass::default(),
             permit: Permit::default(),
             key_permit: Permit::default(),
@@ -216,6 +220,7 @@ impl<'a> Settlement<'a> {
 
     fn finish(&mut self, outcome: Outcome, refusal: Option<&Refusal>) {
         self.settled = true;
+        self.owed |= *self.leaving.get_mut();
         let duration_micros = self.facts.elapsed_micros();
         if let Some(model) = self.usage.model.take().filter(|model| !model.is_empty()) {
             self.facts.model = model;

@@ -2,6 +2,7 @@
 //! deadlines around every read and write.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -229,19 +230,28 @@ impl Client {
     /// A request is sent a second time on its own only when a pooled
     /// connection was already closed by the vendor: nothing of it was answered.
     /// `request` makes it anew each time, which costs less than keeping a copy.
+    /// `leaving` says, also when this is dropped, whether a byte of it may have
+    /// got to a vendor.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn send(&self, target: &Target, request: impl Fn() -> Outgoing) -> Result<Answer, Failure> {
+    pub async fn send(
+        &self,
+        target: &Target,
+        leaving: &AtomicBool,
+        request: impl Fn() -> Outgoing,
+    ) -> Result<Answer, Failure> {
         let address = self.egress.address(target).await?;
         for _ in 0..MAX_STALE {
             let Some(stream) = address.idle.take() else { break };
+            leaving.store(true, Ordering::Relaxed);
             match self.exchange(stream, &address, request()).await {
-                Err(broken) if broken.stale() => {}
+                Err(broken) if broken.stale() => leaving.store(false, Ordering::Relaxed),
                 result => return result.map_err(|broken| broken.failure),
             }
         }
         let stream = self.connector.new_stream(&address.peer).await.map_err(|e| Failure::of(&e))?;
+        leaving.store(true, Ordering::Relaxed);
         self.exchange(Box::new(VendorStream::new(stream)), &address, request()).await.map_err(|broken| broken.failure)
     }
 

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on must stop
 
+mod cancelled;
 mod connections;
 mod framing;
 mod full_spool;

@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clawgate_proxy::exchange::{BodyBudget, Inflight, Services, WhenFull};
-use clawgate_proxy::limits::{Gates, Learned, Slices};
+use clawgate_proxy::limits::{Gates, Granted, Learned, Slices, Standing};
 use clawgate_proxy::metering::{Spool, SpoolOptions};
 use clawgate_proxy::routing::Turns;
 use clawgate_proxy::server::{Bound, Front, Gateway, Listener, SourcePolicy, TlsFiles, bind};
-use clawgate_proxy::snapshot::{Handle, Inputs, compile};
+use clawgate_proxy::snapshot::{Handle, Inputs, Snapshot, compile};
 use clawgate_proxy::telemetry::{AccessLog, Metrics};
 use clawgate_proxy::upstream::{Client, Egress, Timeouts};
 use clawgate_shared::content::Content;
@@ -30,6 +30,11 @@ use tokio::sync::watch;
 pub const TOKEN: &str = "cgb_test-token";
 /// What the vendor must see instead.
 pub const SECRET: &str = "sk-provider-secret";
+
+/// The bot's quotas, when it is counted, and what they count.
+pub const QUOTAS: [(&str, &str); 2] = [("quo_1", "total_tokens"), ("quo_2", "requests")];
+/// So much that nothing is ever refused.
+const PLENTY: u64 = 1 << 40;
 
 /// Longest any single wait of a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(25);
@@ -52,6 +57,10 @@ pub struct Options {
     pub models: &'static [&'static str],
     pub when_full: WhenFull,
     pub spool: SpoolOptions,
+    /// The bot has quotas, all of them leased here, rates, and one place.
+    pub counted: bool,
+    /// Answers are read to their end when the client goes.
+    pub drains: bool,
 }
 
 impl Default for Options {
@@ -64,7 +73,37 @@ impl Default for Options {
             models: &[],
             when_full: WhenFull::Refuse,
             spool: SpoolOptions::default(),
+            counted: false,
+            drains: false,
         }
+    }
+}
+
+/// What a node is made of; its only provider key leads to `vendor`.
+pub fn services(vendor: SocketAddr, options: &Options, dir: &Path) -> Services {
+    let (slices, gates) = (Arc::<Slices>::default(), Arc::<Gates>::default());
+    let handle = Arc::new(Handle::default());
+    handle.swap(Arc::new(snapshot(vendor, options, &slices, &gates)));
+    let timeouts = Timeouts {
+        connect: Duration::from_secs(2),
+        write: Duration::from_secs(5),
+        head: Duration::from_secs(20),
+        idle: options.idle,
+    };
+    let spool = Spool::open(dir, options.spool.clone()).expect("spool");
+    Services {
+        snapshots: handle,
+        client: Client::new(Egress::new(PrivateUpstreams::loopback(), timeouts.connect), timeouts),
+        spool: Arc::new(spool),
+        when_full: options.when_full,
+        slices,
+        learned: Learned::default(),
+        gates,
+        metrics: Arc::new(Metrics::new()),
+        access: AccessLog::open("off").expect("no log"),
+        config_age_secs: Arc::new(|| 0),
+        inflight: Inflight::new(1000),
+        bodies: BodyBudget::new(1 << 20, 8 << 20),
     }
 }
 
@@ -72,30 +111,8 @@ impl Node {
     /// A node whose only provider key leads to `vendor`.
     pub async fn start(vendor: SocketAddr, options: Options) -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
-        let handle = Arc::new(Handle::default());
-        handle.swap(Arc::new(snapshot(vendor, options.models)));
+        let services = Arc::new(services(vendor, &options, dir.path()));
         let bound = bind(&listener(options.tls, options.sources), None).expect("binds");
-        let timeouts = Timeouts {
-            connect: Duration::from_secs(2),
-            write: Duration::from_secs(5),
-            head: Duration::from_secs(20),
-            idle: options.idle,
-        };
-        let spool = Spool::open(dir.path(), options.spool).expect("spool");
-        let services = Arc::new(Services {
-            snapshots: handle,
-            client: Client::new(Egress::new(PrivateUpstreams::loopback(), timeouts.connect), timeouts),
-            spool: Arc::new(spool),
-            when_full: options.when_full,
-            slices: Arc::default(),
-            learned: Learned::default(),
-            gates: Arc::default(),
-            metrics: Arc::new(Metrics::new()),
-            access: AccessLog::open("off").expect("no log"),
-            config_age_secs: Arc::new(|| 0),
-            inflight: Inflight::new(1000),
-            bodies: BodyBudget::new(1 << 20, 8 << 20),
-        });
         let front = Front::new(Arc::new(Gateway::new(services.clone())), options.max_connections);
         let (stop, shutdown) = watch::channel(false);
         let address = bound.address;
@@ -119,7 +136,22 @@ pub fn run_successor(bound: Bound, front: Front) -> watch::Sender<bool> {
     stop
 }
 
-fn snapshot(vendor: SocketAddr, models: &[&str]) -> clawgate_proxy::snapshot::Snapshot {
+fn quota(metric: &str) -> Body {
+    Body::Quota(wire::Quota {
+        tenant_id: "ten_1".into(),
+        scope: "bot".into(),
+        scope_id: "bot_1".into(),
+        metric: metric.into(),
+        window: "total".into(),
+        limit: PLENTY,
+        mode: "strict".into(),
+        on_exceed: "refuse".into(),
+        on_outage: "deny".into(),
+        ..Default::default()
+    })
+}
+
+fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gates) -> Snapshot {
     let sealing_key = SealingKey::generate().expect("key");
     let base_url = format!("http://{vendor}/v1");
     let origin = format!("http://{vendor}");
@@ -162,7 +194,12 @@ fn snapshot(vendor: SocketAddr, models: &[&str]) -> clawgate_proxy::snapshot::Sn
                 tenant_id: "ten_1".into(),
                 hostname: "b".into(),
                 state: wire::BotState::Enabled.into(),
-                allowed_models: models.iter().map(|&model| model.to_owned()).collect(),
+                allowed_models: options.models.iter().map(|&model| model.to_owned()).collect(),
+                on_disconnect: if options.drains { "drain" } else { "cancel" }.into(),
+                default_max_tokens: 100,
+                requests_per_minute: if options.counted { 1_000_000 } else { 0 },
+                tokens_per_minute: if options.counted { PLENTY } else { 0 },
+                max_concurrency: u32::from(options.counted),
                 tokens: vec![wire::BotToken {
                     id: "tok_1".into(),
                     sha256: token::hash(TOKEN.as_bytes()).to_vec(),
@@ -175,20 +212,26 @@ fn snapshot(vendor: SocketAddr, models: &[&str]) -> clawgate_proxy::snapshot::Sn
     for (id, body) in bodies {
         content.upsert(resource(id, body)).expect("known kind");
     }
+    for (id, metric) in QUOTAS.iter().filter(|_| options.counted) {
+        content.upsert(resource(id, quota(metric))).expect("known kind");
+    }
     let secrets = HashMap::from([("key_1".to_owned(), secret)]);
     let version = wire::Version { generation: 1, revision: 1, hash: content.hash() };
-    let inputs = Inputs {
-        sealing_key: &sealing_key,
-        secrets: &secrets,
-        turns: &Turns::default(),
-        slices: &Slices::default(),
-        gates: &Gates::default(),
+    let inputs = Inputs { sealing_key: &sealing_key, secrets: &secrets, turns: &Turns::default(), slices, gates };
+    let snapshot = compile(&content, &version, &inputs).expect("compiles");
+    let leased = Granted {
+        ends: i64::MAX,
+        granted: PLENTY,
+        usable_until: i64::MAX,
+        standing: Standing { limit: PLENTY, ..Standing::default() },
+        ..Granted::default()
     };
-    compile(&content, &version, &inputs).expect("compiles")
+    QUOTAS.iter().filter(|_| options.counted).for_each(|(id, _)| slices.renew(id, &leased, 0));
+    snapshot
 }
 
 /// A configuration with nothing in it.
-pub fn nothing() -> clawgate_proxy::snapshot::Snapshot {
+pub fn nothing() -> Snapshot {
     let sealing_key = SealingKey::generate().expect("key");
     let content = Content::default();
     let version = wire::Version { generation: 1, revision: 2, hash: content.hash() };
