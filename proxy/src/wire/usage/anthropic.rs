@@ -94,6 +94,16 @@ impl Found {
                         self.said.error = Some(code);
                     }
                 }
+                // With it come the last counts, whether or not `message_stop` follows.
+                b"delta" if outer => {
+                    object_or_skip(scanner, |scanner, name| {
+                        if name == b"stop_reason" {
+                            self.said.terminal |= scanner.text()?.is_some();
+                            return Ok(());
+                        }
+                        scanner.skip().map(|_| ())
+                    })?;
+                }
                 b"type" => {
                     let stop = scanner.text()?.is_some_and(|(kind, _)| kind == "message_stop");
                     self.said.terminal |= stop;

@@ -165,6 +165,16 @@ fn ends_are_told_by_the_answer_itself() {
             true,
         ),
         (Protocol::AnthropicMessages, "data: {\"type\":\"message_stop\"}\n\n", true),
+        (
+            Protocol::AnthropicMessages,
+            "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":9}}\n\n",
+            true,
+        ),
+        (
+            Protocol::AnthropicMessages,
+            "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":null},\"usage\":{\"output_tokens\":9}}\n\n",
+            false,
+        ),
         (Protocol::Gemini, "[{\"a\":1}\n,\r\n{\"b\":2}]", true),
         (Protocol::Gemini, "[{\"a\":1}\n,\r\n{\"b\":2}", false),
         (Protocol::OpenAiChat, "\n\n{\"choices\":[]}", true),
