@@ -295,4 +295,6 @@ impl Reader {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
