@@ -101,7 +101,8 @@ impl Spec {
     /// It cannot be started or hangs.
     #[must_use]
     pub fn run(&self) -> Finished {
-        let (out, err) = (self.folder.join("run.out"), self.folder.join("run.err"));
+        // Others may run in the same folder at the same time.
+        let [out, err] = ["out", "err"].map(|end| self.folder.join(format!("{}.run.{end}", self.name)));
         let mut command = self.command();
         command.stdout(File::create(&out).expect("file")).stderr(File::create(&err).expect("file"));
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));

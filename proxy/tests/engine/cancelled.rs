@@ -205,7 +205,7 @@ async fn dropped_everywhere(stream: bool, drains: bool, leaves_after: Option<usi
             println!("{waits} waits: {ended:?}");
             let whole = if leaves_after.is_some() { "client_disconnect" } else { "ok" };
             assert!(
-                waits > if leaves_after.is_some() { 2 } else { 8 }
+                waits > if leaves_after.is_some() { 1 } else { 4 }
                     && ended.contains_key("interrupted")
                     && ended.contains_key(whole),
                 "{ended:?}"
