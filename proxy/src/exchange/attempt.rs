@@ -81,8 +81,7 @@ pub async fn attempt<D: Downstream>(
         let began = settlement.facts.elapsed_micros();
         let answered = send(services, received, prepared, key, &splices, &settlement.leaving);
         let event = first(answered, settlement, watch, down).await;
-        // Until there is an answer, nobody knows what a vendor does that may have
-        // the request.
+        // Without an answer nobody knows what a vendor does that may have it.
         let left = std::mem::take(settlement.leaving.get_mut());
         let took = settlement.facts.elapsed_micros().saturating_sub(began);
         settlement.facts.waited_micros += took;

@@ -84,6 +84,9 @@ pub fn services(vendor: SocketAddr, options: &Options, dir: &Path) -> Services {
     let (slices, gates) = (Arc::<Slices>::default(), Arc::<Gates>::default());
     let handle = Arc::new(Handle::default());
     handle.swap(Arc::new(snapshot(vendor, options, &slices, &gates)));
+    if options.counted {
+        lease(&slices);
+    }
     let timeouts = Timeouts {
         connect: Duration::from_secs(2),
         write: Duration::from_secs(5),
@@ -218,7 +221,11 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
     let secrets = HashMap::from([("key_1".to_owned(), secret)]);
     let version = wire::Version { generation: 1, revision: 1, hash: content.hash() };
     let inputs = Inputs { sealing_key: &sealing_key, secrets: &secrets, turns: &Turns::default(), slices, gates };
-    let snapshot = compile(&content, &version, &inputs).expect("compiles");
+    compile(&content, &version, &inputs).expect("compiles")
+}
+
+/// Leases what the quotas have.
+fn lease(slices: &Slices) {
     let leased = Granted {
         ends: i64::MAX,
         granted: PLENTY,
@@ -226,8 +233,7 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
         standing: Standing { limit: PLENTY, ..Standing::default() },
         ..Granted::default()
     };
-    QUOTAS.iter().filter(|_| options.counted).for_each(|(id, _)| slices.renew(id, &leased, 0));
-    snapshot
+    QUOTAS.iter().for_each(|(id, _)| slices.renew(id, &leased, 0));
 }
 
 /// A configuration with nothing in it.
