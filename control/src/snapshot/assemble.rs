@@ -222,8 +222,7 @@ fn price(row: PriceRow) -> (String, Price) {
     (row.id, body)
 }
 
-/// A quota that nodes enforce.
-/// A quota as it is told, by its id.
+/// A quota that nodes enforce, as it is told, by its id.
 #[must_use]
 pub fn quota(row: QuotaRow) -> (String, Quota) {
     let spec = row.spec;

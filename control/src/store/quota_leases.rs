@@ -162,15 +162,8 @@ pub async fn settle(
     holder: Holder<'_>,
     amounts: &[(WindowKey, i64)],
 ) -> Result<Vec<LeaseRow>, StoreError> {
-    let row = |(key, settled): &(WindowKey, i64)| LeaseRow {
-        key: key.clone(),
-        node_id: holder.node_id.to_owned(),
-        epoch: holder.epoch,
-        granted: 0,
-        returned: 0,
-        settled: *settled,
-        expires_at: 0,
-    };
+    let row =
+        |(key, settled): &(WindowKey, i64)| LeaseRow { settled: *settled, ..LeaseRow::none(key.clone(), holder) };
     let rows: Vec<_> = amounts.iter().map(row).collect();
     put(conn, &SETTLE, &rows).await
 }

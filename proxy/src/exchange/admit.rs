@@ -232,15 +232,15 @@ async fn wait(
     amount: u64,
     deadline: Instant,
 ) -> Result<Option<Hold>, Refusal> {
-    let judge = |window: &Window, now: i64| {
+    let certain = |window: &Window, now: i64| {
         let (standing, price) = (window.standing(), weight.price.as_deref());
         match judge(rule.metric, weight.bound_for(rule), weight.answers, price, &standing, now) {
             Verdict::Pending => None,
             verdict => Some(refusal(rule, amount, &standing, window.ends(), verdict)),
         }
     };
-    let come = until_held(services, rule, amount, deadline, |now| rule.slice.hold(amount, now), judge).await;
-    come.map_err(|certain| certain.unwrap_or_else(|| pending(rule, amount)))
+    let come = until_held(services, rule, amount, deadline, |now| rule.slice.hold(amount, now), certain).await;
+    come.map_err(|refused| refused.unwrap_or_else(|| pending(rule, amount)))
 }
 
 /// Tries `hold` whenever something has come in or come back, and sees to it that
