@@ -12,6 +12,7 @@ pub mod chaos;
 pub mod compose;
 pub mod config;
 pub mod engine;
+pub mod fake_clock;
 pub mod flood;
 pub mod hang_up;
 pub mod http;

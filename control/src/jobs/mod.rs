@@ -17,7 +17,7 @@ use clawgate_shared::clock;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::quota;
+use crate::quota::{self, hold_clock::HoldClock};
 use crate::store::{Db, Engine, StoreError};
 
 /// How often leftovers are cleared away.
@@ -56,10 +56,14 @@ fn every(period: Duration) -> Interval {
 
 async fn short(db: &Db, mut stop: watch::Receiver<bool>) {
     let (mut purge, mut reconcile, mut leases) = (every(PURGE), every(RECONCILE), every(LEASES));
+    let mut hold_clock = HoldClock::new(clock::now_micros(), clock::boot_micros());
     while !*stop.borrow() {
         tokio::select! {
             _ = purge.tick() => report("purge", purge::run(db, clock::now_micros()).await),
-            _ = leases.tick() => report("leases", quota::end::expire(db, clock::now_micros()).await),
+            _ = leases.tick() => {
+                let now = hold_clock.now(clock::now_micros(), clock::boot_micros());
+                report("leases", quota::end::expire(db, now).await);
+            }
             _ = reconcile.tick() => {
                 let from = clock::now_micros() - RECONCILE_HOURS * crate::ingest::rollup::HOUR;
                 report("reconcile", reconcile::run(db, from).await);

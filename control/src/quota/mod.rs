@@ -12,6 +12,7 @@ pub mod book;
 pub mod desk;
 pub mod end;
 pub mod grant;
+pub mod hold_clock;
 pub mod learning;
 pub mod state;
 pub mod trade;

@@ -161,6 +161,10 @@ fn of_calendar(kind: QuotaWindow, at: i64, zone: &TimeZone) -> Window {
 }
 
 #[cfg(test)]
+#[path = "window_table.rs"]
+mod table;
+
+#[cfg(test)]
 mod tests {
     use clawgate_shared::clock;
     use proptest::prelude::*;

@@ -73,6 +73,8 @@ struct Told {
     at: i64,
     taken: u64,
     returned: u64,
+    /// To be named again, though nothing has changed here.
+    again: bool,
 }
 
 /// What a node says and asks of one window; see the node protocol.
@@ -322,7 +324,8 @@ impl Slice {
             if short {
                 let want = self.wanted.load(Ordering::Relaxed).max(least).saturating_add(stock);
                 out.push(self.cold(want, least));
-                others.told = Told { at: now, taken: self.taken.load(Ordering::Relaxed), returned: 0 };
+                let taken = self.taken.load(Ordering::Relaxed);
+                others.told = Told { at: now, taken, ..Told::default() };
             }
             return;
         };
@@ -337,11 +340,12 @@ impl Slice {
         let low = !idle && free < stock / 2;
         let want = if short || low { wanted.saturating_add(stock).saturating_sub(free) } else { 0 };
         let returned = window.returned() != others.told.returned;
-        let stale = has_lease(&window) && now.saturating_sub(others.told.at) > REFRESH;
+        let stale = has_lease(&window) && (others.told.again || now.saturating_sub(others.told.at) > REFRESH);
         if want > 0 || short || returned || stale {
             let typical = self.typical.load(Ordering::Relaxed).max(1);
             out.push(self.claim(&window, want, if short { least } else { typical }));
-            others.told = Told { at: now, taken: self.taken.load(Ordering::Relaxed), returned: window.returned() };
+            let taken = self.taken.load(Ordering::Relaxed);
+            others.told = Told { at: now, taken, returned: window.returned(), again: false };
         }
         if !idle && others.next.is_none() && window.ends().saturating_sub(now) < AHEAD {
             out.push(Claim { next: true, want: stock, least: 1, ..self.claim(&window, 0, 0) });
@@ -377,6 +381,11 @@ impl Slice {
     /// The last claim may not have arrived: what it gave back is said again.
     pub(super) fn unsaid(&self) {
         self.others().told.returned = u64::MAX;
+    }
+
+    /// The control plane's clock was set: where the window ends is asked again.
+    pub(super) fn name_again(&self) {
+        self.others().told.again = true;
     }
 
     /// The control plane knows no such quota.

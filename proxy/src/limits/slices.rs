@@ -10,6 +10,9 @@ use super::slice::{Claim, Granted, Slice};
 
 /// An outage is one from here on, in microseconds.
 const OUTAGE: i64 = 1_000_000;
+/// A control plane's clock that has moved so far against the clock here from one
+/// answer to the next was set, in microseconds; answers take two seconds at most.
+const STEP: i64 = 4_000_000;
 /// A failure says nothing for longer, in microseconds.
 const LATELY: i64 = 5_000_000;
 
@@ -28,6 +31,9 @@ pub struct Slices {
     failing_since: AtomicI64,
     /// When the last call failed that did.
     failed_at: AtomicI64,
+    /// How far the control plane's wall clock is ahead of the boot clock here; 0:
+    /// not known yet.
+    ahead: AtomicI64,
 }
 
 impl Slices {
@@ -118,6 +124,18 @@ impl Slices {
         claims.iter().filter_map(|claim| map.get(&claim.quota_id)).for_each(|slice| slice.unsaid());
     }
 
+    /// Notes the control plane's wall clock, as it was said in the answer to a call
+    /// made at `asked`. When it was set since the last answer, windows may end
+    /// earlier or later than was said: every lease is named in the next call.
+    pub fn control_time(&self, micros: i64, asked: i64) {
+        let ahead = micros.saturating_sub(asked);
+        let before = self.ahead.swap(ahead, Ordering::Relaxed);
+        if before != 0 && ahead.saturating_sub(before).saturating_abs() > STEP {
+            tracing::warn!(micros = ahead.saturating_sub(before), "the control plane's clock was set");
+            self.map().values().for_each(|slice| slice.name_again());
+        }
+    }
+
     /// Notes how a call to the control plane ended.
     pub fn called(&self, answered: bool, now: i64) {
         if answered {
@@ -191,6 +209,24 @@ mod tests {
         assert!(!slices.is_outage(OUTAGE + LATELY + 1), "nobody has asked since");
         slices.called(true, OUTAGE + 20);
         assert!(!slices.is_outage(i64::MAX));
+    }
+
+    #[test]
+    fn a_control_plane_whose_clock_is_set_is_asked_where_windows_end() {
+        let (slices, day) = (Slices::default(), 86_400_000_000);
+        let slice = slices.of("quo_1");
+        let granted = Granted { granted: 50, ends: day, usable_until: day, ..Granted::default() };
+        slices.renew("quo_1", &granted, 0);
+        let _held = slice.hold(5, 0).expect("fits");
+        let named = |at| slices.claims(at, 10).len();
+        slices.control_time(1 << 50, 1);
+        while named(2) > 0 {}
+        slices.control_time((1 << 50) + 1_000_000, 1_000_001);
+        assert_eq!(named(1_000_002), 0, "a clock that runs");
+        slices.control_time((1 << 50) + 3_600_000_000, 2_000_001);
+        assert_eq!((named(2_000_002), named(2_000_003)), (1, 0), "once");
+        slices.control_time(1 << 50, 3_000_001);
+        assert_eq!(named(3_000_002), 1, "and back");
     }
 
     #[test]

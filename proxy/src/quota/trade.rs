@@ -28,6 +28,7 @@ pub fn message(claim: &Claim) -> LeaseClaim {
 /// beyond those of the claims are such that others are short of. Says whether
 /// any was.
 pub fn take(slices: &Slices, claims: &[Claim], reply: LeaseReply, asked: i64, now: i64) -> bool {
+    slices.control_time(reply.control_time_micros, asked);
     let usable_until = asked.saturating_add(micros(reply.usable_millis));
     let mut recalled = false;
     for (at, lease) in reply.leases.iter().enumerate() {
