@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{self, ProxyConfig};
-use crate::exchange::{BodyBudget, Inflight, Services};
+use crate::exchange::{BodyBudget, Counting, Drains, Inflight, Services};
 use crate::limits::Learned;
 use crate::metering::{Shipper, ShipperHandle, Spool, SpoolError, SpoolOptions};
 use crate::quota::Renewer;
@@ -117,6 +117,7 @@ impl Node {
         let spool = Arc::new(Spool::open(&config.data_dir.join("spool"), options)?);
         let state = Arc::new(SyncState::default());
         let services = Arc::new(services(&config, &bound, spool.clone(), state.clone())?);
+        Counting::start(&services).map_err(io("starting the thread that counts tokens"))?;
         let identity = Arc::new(IdentityCell::open(&config.data_dir)?);
         let channel = ControlChannel::new(config.control.clone());
         let mut client = SyncClient::new(SyncParts {
@@ -244,8 +245,12 @@ impl Node {
             () = tokio::time::sleep(self.config.grace) => tracing::warn!("grace time is over"),
             _ = signals.next() => tracing::warn!("told twice to stop"),
         }
-        let spool = self.services.spool.clone();
-        let _ = tokio::task::spawn_blocking(move || spool.close()).await;
+        let services = self.services.clone();
+        let last = move || {
+            services.counting.close();
+            services.spool.close()
+        };
+        let _ = tokio::task::spawn_blocking(last).await;
         let shipped = self.shipper.flush(LAST_FLUSH).await;
         tracing::info!(millis = began.elapsed().as_millis(), shipped, "drained");
     }
@@ -291,6 +296,8 @@ fn services(
         config_age_secs: Arc::new(move || age_secs(&state)),
         inflight: Inflight::new(config.max_inflight),
         bodies: BodyBudget::new(config.max_body_bytes, BODIES_TOTAL.max(config.max_body_bytes)),
+        counting: Arc::default(),
+        drains: Drains::new(config.drains),
     })
 }
 

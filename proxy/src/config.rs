@@ -10,7 +10,7 @@ use std::time::Duration;
 use clawgate_shared::egress::PrivateUpstreams;
 use zeroize::Zeroizing;
 
-use crate::exchange::WhenFull;
+use crate::exchange::{DrainLimits, WhenFull};
 use crate::server::{SourcePolicy, TlsFiles};
 use crate::sync::ControlTarget;
 use crate::upstream::Timeouts;
@@ -37,6 +37,9 @@ pub struct ProxySettings {
     pub spool_max_bytes: Option<u64>,
     /// `refuse` or `serve`.
     pub spool_full: Option<String>,
+    pub drain_secs: Option<u64>,
+    pub drain_tokens: Option<u64>,
+    pub max_drains: Option<usize>,
     pub upstream_connect_timeout_ms: Option<u64>,
     pub upstream_head_timeout_ms: Option<u64>,
     pub upstream_idle_timeout_ms: Option<u64>,
@@ -67,8 +70,10 @@ pub struct ProxyConfig {
     pub max_body_bytes: usize,
     pub spool_max_bytes: u64,
     pub spool_full: WhenFull,
+    /// How far answers are read on without their clients.
+    pub drains: DrainLimits,
     pub timeouts: Timeouts,
-    /// Longest drain; shorter as soon as nothing is left to do.
+    /// Longest wait for exchanges when the node stops; shorter as soon as nothing is left to do.
     pub grace: Duration,
     /// For the data listener.
     pub tls: Option<TlsFiles>,
@@ -150,6 +155,9 @@ impl ProxySettings {
         from_env(&mut self.max_body_bytes, "CLAWGATE_MAX_BODY_BYTES", "max-body-bytes", env, p);
         from_env(&mut self.spool_max_bytes, "CLAWGATE_SPOOL_MAX_BYTES", "spool-max-bytes", env, p);
         from_env(&mut self.spool_full, "CLAWGATE_SPOOL_FULL", "spool-full", env, p);
+        from_env(&mut self.drain_secs, "CLAWGATE_DRAIN_SECS", "drain-secs", env, p);
+        from_env(&mut self.drain_tokens, "CLAWGATE_DRAIN_TOKENS", "drain-tokens", env, p);
+        from_env(&mut self.max_drains, "CLAWGATE_MAX_DRAINS", "max-drains", env, p);
         let connect = &mut self.upstream_connect_timeout_ms;
         from_env(connect, "CLAWGATE_UPSTREAM_CONNECT_TIMEOUT_MS", "upstream-connect-timeout-ms", env, p);
         let head = &mut self.upstream_head_timeout_ms;
@@ -187,6 +195,7 @@ impl ProxyConfig {
         let max_connections = check.within("max-connections", settings.max_connections.unwrap_or(16_384), 1, 1 << 20);
         let max_inflight = check.within("max-inflight", settings.max_inflight.unwrap_or(8192), 1, 1 << 20);
         let max_body = check.within("max-body-bytes", settings.max_body_bytes.unwrap_or(32 << 20), 1024, 1 << 30);
+        let drains = drains(&settings);
         let millis = |given: Option<u64>, default: u64| Duration::from_millis(given.unwrap_or(default).max(1));
         let timeouts = Timeouts {
             connect: millis(settings.upstream_connect_timeout_ms, 5_000),
@@ -214,6 +223,7 @@ impl ProxyConfig {
             max_body_bytes: max_body,
             spool_max_bytes: settings.spool_max_bytes.unwrap_or(1 << 30).max(1 << 20),
             spool_full,
+            drains,
             timeouts,
             grace: Duration::from_secs(settings.grace_secs.unwrap_or(600)),
             tls,
@@ -224,6 +234,15 @@ impl ProxyConfig {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn drains(settings: &ProxySettings) -> DrainLimits {
+    let usual = DrainLimits::default();
+    DrainLimits {
+        time: settings.drain_secs.map_or(usual.time, Duration::from_secs),
+        tokens: settings.drain_tokens.unwrap_or(usual.tokens),
+        at_once: settings.max_drains.unwrap_or(usual.at_once),
+    }
 }
 
 struct Check {

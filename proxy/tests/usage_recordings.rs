@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use clawgate_proxy::wire::strip::UsageStripper;
+use clawgate_proxy::wire::tokens::{Counter, Vocabulary};
 use clawgate_proxy::wire::usage::{Meter, Report, read_body};
 use clawgate_shared::dialect::Protocol;
 use serde_json::Value;
@@ -137,6 +138,36 @@ fn no_split_changes_a_report() {
             assert_eq!(metered(&case, &pieces), whole, "{} in pieces of up to {most}", case.name);
         }
     }
+}
+
+/// The most that stands around the text of an answer, in tokens.
+const FRAME: u64 = 4;
+
+/// OpenAI's own streams: the tokens of their text, counted here, against what
+/// the vendor says. Reasoning that is not shown and names of tools are not in the
+/// text; several choices at once are not one text.
+#[test]
+fn tokens_of_recorded_streams_are_counted_as_their_vendor_does() {
+    let mut counter = Counter::default();
+    let mut streams = 0;
+    for case in cases().iter().filter(|case| case.meta["framing"] == "sse") {
+        let expected = &case.meta["expected"];
+        let model = expected["model"].as_str().unwrap_or_default();
+        let hidden = expected["reasoning_tokens"].as_u64().unwrap_or(0) > 0;
+        let plain = !["tools", "choice"].iter().any(|word| case.name.contains(word));
+        let own = matches!(case.vendor.as_str(), "openai" | "azure-openai") && model.starts_with("gpt-");
+        let (Some(tokens), true) = (expected["output_tokens"].as_u64(), own) else { continue };
+        let vocabulary = Vocabulary::of(case.protocol, model);
+        let (Some(vocabulary), false, true) = (vocabulary, hidden || tokens == 0, plain) else { continue };
+        let report = read_body(case.protocol, &case.vendor, &case.body);
+        let sample = report.sample.expect("kept in this dialect");
+        let counted = sample.tokens(&mut counter, vocabulary, report.text);
+        // Vendors count the end of the text too, newer models what frames it.
+        let framed = tokens.checked_sub(counted).is_some_and(|frame| frame <= FRAME + tokens / 10);
+        assert!(framed, "{}: {counted}, the vendor says {tokens}", case.name);
+        streams += 1;
+    }
+    assert!(streams >= 5 || recordings().is_none(), "only {streams} streams");
 }
 
 /// Answers that went wrong say so, answers that ended well are ends.

@@ -13,11 +13,11 @@ use crate::answer::Bill;
 use crate::knobs::Knobs;
 use crate::rng::{Rng, fold, mix};
 
-/// One word is one token. None needs escaping in JSON; some are several bytes
-/// long, so that careless cutting shows.
+/// One word is one token, also of the vocabulary `o200k_base`. None needs
+/// escaping in JSON; some are several bytes long, so that careless cutting shows.
 const WORDS: [&str; 32] = [
-    "tide", "lantern", "seven", "copper", "naïve", "orbit", "quiet", "harbour", "日本", "maple", "signal", "crab",
-    "window", "flüssig", "river", "paper", "north", "claw", "🦞", "garden", "violet", "engine", "slow", "number",
+    "tide", "lantern", "seven", "copper", "café", "orbit", "quiet", "harbour", "日本", "maple", "signal", "crab",
+    "window", "schön", "river", "paper", "north", "claw", "😀", "garden", "violet", "engine", "slow", "number",
     "cedar", "gate", "ember", "mirror", "salt", "thread", "bright", "stone",
 ];
 

@@ -162,8 +162,7 @@ pub async fn settle(
     holder: Holder<'_>,
     amounts: &[(WindowKey, i64)],
 ) -> Result<Vec<LeaseRow>, StoreError> {
-    let row =
-        |(key, settled): &(WindowKey, i64)| LeaseRow { settled: *settled, ..LeaseRow::none(key.clone(), holder) };
+    let row = |(key, settled): &(WindowKey, i64)| LeaseRow { settled: *settled, ..LeaseRow::none(key.clone(), holder) };
     let rows: Vec<_> = amounts.iter().map(row).collect();
     put(conn, &SETTLE, &rows).await
 }

@@ -12,6 +12,7 @@ use http::Method;
 use tokio::time::{Instant, timeout_at};
 
 use super::Services;
+use super::account::Account;
 use super::prepare::Prepared;
 use super::receive::Received;
 use super::reject::Refusal;
@@ -313,7 +314,7 @@ pub async fn extend(settlement: &mut Settlement<'_>, output: u64) -> Result<(), 
     let services = settlement.services();
     let more = output.saturating_sub(settlement.held_output).max(STEP);
     let deadline = Instant::now() + GROWTH;
-    let Settlement { permit, key_permit, bound, .. } = settlement;
+    let Account { permit, key_permit, bound, .. } = &mut **settlement;
     // The count while it streams is rough: a vendor that keeps to the limit it was
     // given must not be cut off for that.
     let all_is_held = bound.is_some_and(|bound| output / 2 <= bound.output);

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::Services;
 use super::admit::{Weight, admit};
+use super::drains::Drain;
 use super::pass;
 use super::plan::no_key;
 use super::ports::Downstream;
@@ -19,7 +20,6 @@ use super::prepare::Prepared;
 use super::receive::Received;
 use super::record::Tried;
 use super::reject::Refusal;
-use super::relay::DRAIN_FOR;
 use super::settle::Settlement;
 use super::tunnel;
 use super::watch::{self, Watch};
@@ -34,13 +34,13 @@ const NEXT_KEY_UNTIL: Duration = Duration::from_secs(120);
 
 /// The answer that will be relayed.
 #[derive(Debug)]
-pub struct Chosen {
+pub struct Chosen<'a> {
     /// Its head is read.
     pub answer: Answer,
     /// We asked for usage, so its frame must be taken out again.
     pub asked_usage: bool,
     /// The client went meanwhile; the answer is read for its usage only.
-    pub client_gone: bool,
+    pub drain: Option<Drain<'a>>,
 }
 
 /// What is to be sent, with whichever key.
@@ -58,13 +58,13 @@ pub struct Task<'a> {
 ///
 /// # Errors
 /// No candidate gave an answer for the client.
-pub async fn attempt<D: Downstream>(
-    settlement: &mut Settlement<'_>,
+pub async fn attempt<'a, D: Downstream>(
+    settlement: &mut Settlement<'a>,
     task: &Task<'_>,
     candidates: Ordered<'_>,
     watch: &mut Watch<'_>,
     down: &mut D,
-) -> Result<Chosen, Refusal> {
+) -> Result<Chosen<'a>, Refusal> {
     let services = settlement.services();
     let Task { received, prepared, weight } = *task;
     let mut tally = Tally::default();
@@ -86,37 +86,37 @@ pub async fn attempt<D: Downstream>(
         let took = settlement.facts.elapsed_micros().saturating_sub(began);
         settlement.facts.waited_micros += took;
         let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
-        let mut note = |status, reason| {
-            settlement.facts.tried.push(Tried { key_id: key.id.clone(), status, reason, millis });
+        let note = |tried: &mut Vec<Tried>, status, reason| {
+            tried.push(Tried { key_id: key.id.clone(), status, reason, millis });
         };
         match event {
             Event::ClientGone => {
-                note(0, "client_gone");
+                note(&mut settlement.facts.tried, 0, "client_gone");
                 settlement.client_gone = true;
                 settlement.owed |= left;
                 return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection"));
             }
             Event::Revoked => {
-                note(0, "revoked");
+                note(&mut settlement.facts.tried, 0, "revoked");
                 settlement.owed |= left;
                 return Err(watch::refusal());
             }
-            Event::Drained(answer) => {
-                note(answer.status.as_u16(), "");
-                return Ok(Chosen { answer, asked_usage, client_gone: true });
+            Event::Drained(answer, drain) => {
+                note(&mut settlement.facts.tried, answer.status.as_u16(), "");
+                return Ok(Chosen { answer, asked_usage, drain: Some(drain) });
             }
             Event::Answered(Ok(answer)) => {
                 let status = answer.status.as_u16();
                 let more = candidates.peek().is_some() && settlement.facts.started.elapsed() < NEXT_KEY_UNTIL;
                 let (reason, relay) = tally.judge(status, more);
-                note(status, reason);
+                note(&mut settlement.facts.tried, status, reason);
                 if relay {
-                    return Ok(Chosen { answer, asked_usage, client_gone: false });
+                    return Ok(Chosen { answer, asked_usage, drain: None });
                 }
                 services.metrics.upstream_failed(&received.vendor, reason);
             }
             Event::Answered(Err(failure)) => {
-                note(0, failure.kind.label());
+                note(&mut settlement.facts.tried, 0, failure.kind.label());
                 settlement.owed |= failure.kind.may_have_been_sent();
                 services.metrics.upstream_failed(&received.vendor, failure.kind.label());
                 tally.failed(failure, weight.is_some());
@@ -151,10 +151,10 @@ async fn reserve(settlement: &mut Settlement<'_>, key: &Key, weight: Option<&Wei
 
 /// What came of one attempt.
 #[allow(clippy::large_enum_variant, reason = "lives for one match; the large one is the usual one")]
-enum Event {
+enum Event<'a> {
     Answered(Result<Answer, Failure>),
     /// It came after the client had gone.
-    Drained(Answer),
+    Drained(Answer, Drain<'a>),
     ClientGone,
     Revoked,
 }
@@ -163,12 +163,12 @@ enum Event {
 /// bot to be revoked. A bot whose answers are drained waits on without its
 /// client once the request has left: what the vendor does will be billed, and so
 /// it is read.
-async fn first<D: Downstream>(
+async fn first<'a, D: Downstream>(
     answered: impl Future<Output = Result<Answer, Failure>>,
-    settlement: &Settlement<'_>,
+    settlement: &Settlement<'a>,
     watch: &mut Watch<'_>,
     down: &mut D,
-) -> Event {
+) -> Event<'a> {
     let mut answered = std::pin::pin!(answered);
     tokio::select! {
         biased;
@@ -177,12 +177,17 @@ async fn first<D: Downstream>(
         () = watch.ended() => return Event::Revoked,
     }
     let drains = settlement.facts.bot.as_ref().is_some_and(|bot| bot.drain_on_disconnect);
-    if !drains || !settlement.leaving.load(Ordering::Relaxed) {
+    let drains = drains && settlement.leaving.load(Ordering::Relaxed);
+    let Some(drain) = drains.then(|| settlement.services().drains.begin()).flatten() else {
         return Event::ClientGone;
-    }
-    match tokio::time::timeout(DRAIN_FOR, answered).await {
-        Ok(Ok(answer)) => Event::Drained(answer),
-        Ok(Err(_)) | Err(_) => Event::ClientGone,
+    };
+    tokio::select! {
+        biased;
+        answered = tokio::time::timeout(drain.left(), answered) => match answered {
+            Ok(Ok(answer)) => Event::Drained(answer, drain),
+            Ok(Err(_)) | Err(_) => Event::ClientGone,
+        },
+        () = watch.ended() => Event::Revoked,
     }
 }
 

@@ -8,10 +8,13 @@
 //! Deliberately absent: sockets (a [`Downstream`] and the upstream client stand
 //! for them) and configuration that could change underway.
 
+mod account;
 mod admit;
 mod attempt;
 mod authenticate;
 mod budget;
+mod counting;
+mod drains;
 mod pass;
 mod plan;
 mod ports;
@@ -37,6 +40,8 @@ use crate::upstream::Client;
 use crate::wire::error::Code;
 
 pub use budget::{BodyBudget, Held};
+pub use counting::Counting;
+pub use drains::{DrainLimits, Drains};
 pub use ports::{BodyError, Downstream, Gone, Head, Length};
 pub use reject::Refusal;
 pub use settle::{Outcome, Settlement, WhenFull};
@@ -70,6 +75,10 @@ pub struct Services {
     pub inflight: Inflight,
     /// Request bodies held in memory.
     pub bodies: BodyBudget,
+    /// Counts tokens that no vendor reported.
+    pub counting: Arc<Counting>,
+    /// Answers that are read on without their clients.
+    pub drains: Drains,
 }
 
 impl std::fmt::Debug for Services {
@@ -135,7 +144,7 @@ pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
         Err(Refusal::new(Code::Overloaded, "this node serves as many requests as it may; try again in a moment"))
     };
     match ended {
-        Ok((outcome, refusal)) => settlement.settle(outcome, refusal.as_ref()),
+        Ok((outcome, refusal)) => settlement.settle(outcome, refusal),
         Err(refusal) => {
             settlement.facts.status = refusal.code.status();
             settlement.pass.leave();
@@ -150,7 +159,7 @@ pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
                 (_, true) => Outcome::Failed,
                 (_, false) => Outcome::Refused,
             };
-            settlement.settle(outcome, Some(&refusal));
+            settlement.settle(outcome, Some(refusal));
         }
     }
 }
@@ -192,8 +201,8 @@ async fn stages<D: Downstream>(
     let task = attempt::Task { received: &received, prepared: &prepared, weight: weight.as_ref() };
     let mut watch = watch::Watch::new(&services.snapshots, bot.clone(), token, seen);
     let chosen = attempt::attempt(settlement, &task, candidates, &mut watch, down).await?;
-    if chosen.client_gone {
-        return Ok(relay::without_client(settlement, &prepared, chosen).await);
+    if chosen.drain.is_some() {
+        return Ok(relay::without_client(settlement, &prepared, chosen, watch).await);
     }
     if chosen.answer.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(tunnel::tunnel(settlement, chosen, watch, down).await);

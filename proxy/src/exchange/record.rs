@@ -73,13 +73,28 @@ impl Facts {
         };
         Self {
             id: id::new(id::Kind::Exchange),
-            started: Instant::now(),
             at_micros: clock::now_micros(),
             method: method.clone(),
             path: masked(path).into_owned(),
             client_request_id: text(&["x-request-id"]),
             agent_id: text(&["x-clawgate-agent", "x-clawrouter-agent-id"]),
             session_id: text(&["x-clawgate-session", "x-clawrouter-session-id"]),
+            ..Self::none()
+        }
+    }
+
+    /// Of no request at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            id: String::new(),
+            started: Instant::now(),
+            at_micros: 0,
+            method: Method::GET,
+            path: String::new(),
+            client_request_id: String::new(),
+            agent_id: String::new(),
+            session_id: String::new(),
             dialect: Dialect::OpenAi,
             bot: None,
             config: Arc::from(""),

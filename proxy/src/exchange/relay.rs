@@ -1,8 +1,6 @@
 //! Streaming the vendor's answer to the client: bytes first, then the meter
 //! sees them.
 
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 use clawgate_shared::dialect::Protocol;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -10,6 +8,8 @@ use http::{Method, StatusCode};
 
 use super::admit;
 use super::attempt::{Chosen, upstream_refusal};
+use super::counting::{Answered, Recount};
+use super::drains::Drain;
 use super::ports::{Downstream, Gone, Length};
 use super::prepare::Prepared;
 use super::reject::Refusal;
@@ -18,12 +18,7 @@ use super::watch::{self, Watch};
 use crate::quota::Bound;
 use crate::upstream::{Answer, Failure, for_bot};
 use crate::wire::error::stream_error;
-use crate::wire::{Meter, Report, TextSize, UsageStripper};
-
-/// Longest drain of an answer whose client has gone.
-pub(super) const DRAIN_FOR: Duration = Duration::from_secs(120);
-/// Most bytes of such a drain.
-const DRAIN_BYTES: usize = 64 << 20;
+use crate::wire::{Meter, PromptSize, Report, UsageStripper, Vocabulary};
 
 /// Takes over what the meter found. What a vendor did not say of an answer that
 /// it gave, or could not say because the answer broke off, is estimated from the
@@ -44,11 +39,21 @@ fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: 
             // the vendor knows, nothing less is certain.
             let most = settlement.bound.unwrap_or(Bound { input: u64::MAX, output: u64::MAX });
             let elsewhere = settlement.prompt_elsewhere && settlement.bound.is_some();
-            let prompt = || if elsewhere { most.input } else { TextSize::of_request(&prepared.body).tokens() };
-            usage.input.get_or_insert_with(|| prompt().min(most.input));
+            let mut prompt = None;
+            if usage.input.is_none() {
+                let size = (!elsewhere).then(|| PromptSize::of(&prepared.body));
+                usage.input = Some(size.as_ref().map_or(most.input, |size| size.by_size().min(most.input)));
+                prompt = size.map(|size| (size, most.input));
+            }
             usage.output = Some(counted.max(output.min(most.output)));
             usage.total = None;
             settlement.estimated = true;
+            let model = usage.model.as_deref().unwrap_or(&settlement.facts.model);
+            let vocabulary = Vocabulary::of(prepared.resolved.route.protocol, model);
+            settlement.recount = vocabulary.zip(report.sample.take()).map(|(vocabulary, sample)| {
+                let answer = Answered { sample, all: report.text, least: counted, most: most.output };
+                Recount { vocabulary, prompt, answer }
+            });
         }
     }
     settlement.usage = std::mem::take(&mut report.usage);
@@ -66,13 +71,19 @@ enum Event {
 pub async fn without_client(
     settlement: &mut Settlement<'_>,
     prepared: &Prepared<'_>,
-    chosen: Chosen,
+    chosen: Chosen<'_>,
+    mut watch: Watch<'_>,
 ) -> (Outcome, Option<Refusal>) {
     let meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
     let status = chosen.answer.status;
     settlement.facts.status = status.as_u16();
     settlement.owed |= !status.is_client_error() && !status.is_server_error();
-    end_without_client(settlement, prepared, chosen.answer, meter).await
+    let whole = match chosen.drain {
+        Some(drain) => read_on(settlement, drain, chosen.answer, &mut watch, meter).await,
+        None => (meter, false),
+    };
+    let _ = take_report(settlement, prepared, whole.0, whole.1);
+    (Outcome::ClientDisconnect, None)
 }
 
 /// Relays the answer; see the module.
@@ -82,7 +93,7 @@ pub async fn without_client(
 pub async fn relay<D: Downstream>(
     settlement: &mut Settlement<'_>,
     prepared: &Prepared<'_>,
-    chosen: Chosen,
+    chosen: Chosen<'_>,
     mut watch: Watch<'_>,
     down: &mut D,
 ) -> Result<(Outcome, Option<Refusal>), Refusal> {
@@ -101,7 +112,7 @@ pub async fn relay<D: Downstream>(
     for_bot(&mut headers);
     settlement.facts.stamp(&mut headers);
     if down.write_head(status, headers, length).await.is_err() {
-        return Ok(end_without_client(settlement, prepared, answer, meter).await);
+        return Ok(end_without_client(settlement, prepared, answer, &mut watch, meter).await);
     }
     loop {
         let before = settlement.facts.elapsed_micros();
@@ -126,7 +137,7 @@ pub async fn relay<D: Downstream>(
                     return Ok(break_off(settlement, prepared, meter, can_say, refusal, down).await);
                 }
                 if sent.is_err() {
-                    return Ok(end_without_client(settlement, prepared, answer, meter).await);
+                    return Ok(end_without_client(settlement, prepared, answer, &mut watch, meter).await);
                 }
             }
             Event::Chunk(Ok(None)) => {
@@ -140,7 +151,7 @@ pub async fn relay<D: Downstream>(
                 return Ok(break_off(settlement, prepared, meter, can_say, refusal, down).await);
             }
             Event::ClientGone => {
-                return Ok(end_without_client(settlement, prepared, answer, meter).await);
+                return Ok(end_without_client(settlement, prepared, answer, &mut watch, meter).await);
             }
             Event::Revoked => {
                 return Ok(break_off(settlement, prepared, meter, can_say, watch::refusal(), down).await);
@@ -206,38 +217,51 @@ async fn complete<D: Downstream>(
 }
 
 /// The client is gone: drop the vendor's answer, or read it to its end so that
-/// its usage is known, as the bot's policy says.
+/// its usage is known, as the bot's policy says and the node's caps allow.
 async fn end_without_client(
     settlement: &mut Settlement<'_>,
     prepared: &Prepared<'_>,
-    mut answer: Answer,
-    mut meter: Meter,
+    answer: Answer,
+    watch: &mut Watch<'_>,
+    meter: Meter,
 ) -> (Outcome, Option<Refusal>) {
     let drains = settlement.facts.bot.as_ref().is_some_and(|bot| bot.drain_on_disconnect);
-    let mut whole = false;
-    if drains {
-        let began = Instant::now();
-        let mut bytes = 0;
-        let mut complete = false;
-        while began.elapsed() < DRAIN_FOR && bytes < DRAIN_BYTES {
-            match tokio::time::timeout(DRAIN_FOR.saturating_sub(began.elapsed()), answer.chunk()).await {
-                Ok(Ok(Some(chunk))) => {
-                    bytes += chunk.len();
-                    meter.push(&chunk);
-                }
-                ended => {
-                    complete = matches!(ended, Ok(Ok(None)));
-                    break;
-                }
-            }
-        }
-        whole = complete;
-        if complete {
-            settlement.services().client.release(answer).await;
-        }
-    }
+    let (meter, whole) = match drains.then(|| settlement.services().drains.begin()).flatten() {
+        Some(drain) => read_on(settlement, drain, answer, watch, meter).await,
+        None => (meter, false),
+    };
     let _ = take_report(settlement, prepared, meter, whole);
     (Outcome::ClientDisconnect, None)
+}
+
+/// Reads what is left of an answer for its usage. Whether it came to its end.
+async fn read_on(
+    settlement: &Settlement<'_>,
+    mut drain: Drain<'_>,
+    mut answer: Answer,
+    watch: &mut Watch<'_>,
+    mut meter: Meter,
+) -> (Meter, bool) {
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            chunk = tokio::time::timeout(drain.left(), answer.chunk()) => chunk,
+            () = watch.ended() => return (meter, false),
+        };
+        match chunk {
+            Ok(Ok(Some(chunk))) => {
+                meter.push(&chunk);
+                if !drain.goes_on(&chunk, &meter) {
+                    return (meter, false);
+                }
+            }
+            Ok(Ok(None)) => {
+                settlement.services().client.release(answer).await;
+                return (meter, true);
+            }
+            Ok(Err(_)) | Err(_) => return (meter, false),
+        }
+    }
 }
 
 /// Ends a broken answer so that the client notices: a stream with its dialect's

@@ -55,7 +55,7 @@ enum Side {
 /// Passes bytes both ways until one side ends.
 pub async fn tunnel<D: Downstream>(
     settlement: &mut Settlement<'_>,
-    chosen: Chosen,
+    chosen: Chosen<'_>,
     mut watch: Watch<'_>,
     down: &mut D,
 ) -> (Outcome, Option<Refusal>) {

@@ -13,6 +13,7 @@ pub mod peek;
 pub mod splice;
 pub mod sse;
 pub mod strip;
+pub mod tokens;
 pub mod usage;
 
 pub use error::{Code, KeyReason, Rendered};
@@ -20,4 +21,5 @@ pub use input::{Input, input};
 pub use peek::{Peek, PeekError, peek};
 pub use splice::Splice;
 pub use strip::UsageStripper;
-pub use usage::{Meter, Report, TextSize};
+pub use tokens::{Counter, Vocabulary};
+pub use usage::{Meter, PromptSize, Report, Sample, TextSize};

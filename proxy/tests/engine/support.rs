@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use clawgate_proxy::exchange::{BodyBudget, Inflight, Services, WhenFull};
+use clawgate_proxy::exchange::{BodyBudget, Drains, Inflight, Services, WhenFull};
 use clawgate_proxy::limits::{Gates, Granted, Learned, Slices, Standing};
 use clawgate_proxy::metering::{Spool, SpoolOptions};
 use clawgate_proxy::routing::Turns;
@@ -107,6 +107,8 @@ pub fn services(vendor: SocketAddr, options: &Options, dir: &Path) -> Services {
         config_age_secs: Arc::new(|| 0),
         inflight: Inflight::new(1000),
         bodies: BodyBudget::new(1 << 20, 8 << 20),
+        counting: Arc::default(),
+        drains: Drains::default(),
     }
 }
 

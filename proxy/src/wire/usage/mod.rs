@@ -3,7 +3,8 @@
 //! Invariant: what a [`Meter`] reports does not depend on how the bytes were
 //! cut, and the last report of a vendor wins: counts are never added up, a
 //! later null never erases one. An answer without usage gives none.
-//! Beside counts it measures text, which is no count.
+//! Beside counts it measures text, which is no count, and keeps a bounded part
+//! of it, from which tokens can be counted when nobody reports them.
 //! Deliberately absent: prices; and anything about a vendor but
 //! the few arithmetic quirks that its numbers cannot tell.
 
@@ -13,6 +14,7 @@ mod count;
 mod gemini;
 mod openai;
 mod outcome;
+mod sample;
 mod spot;
 mod text;
 
@@ -26,6 +28,7 @@ use gemini::Gemini;
 use openai::OpenAi;
 use outcome::Outcome;
 
+pub use sample::{PromptSize, Sample};
 pub(super) use spot::{mentions, reports};
 pub use text::TextSize;
 
@@ -58,6 +61,8 @@ pub struct Report {
     /// The size of what was generated, as far as it came; not measured when the
     /// vendor reported counts in a body that is no stream.
     pub text: TextSize,
+    /// A part of that text, in dialects whose tokens can be counted.
+    pub sample: Option<Sample>,
 }
 
 /// Counts one answer. Feed it every byte the vendor sent, in order.
@@ -97,7 +102,10 @@ impl Meter {
             _ => Reader::OpenAi(OpenAi::new(protocol, vendor)),
         };
         let source = if protocol == Protocol::Opaque { Source::Off } else { Source::Unknown };
-        Self { source, reader, outcome: Outcome::default(), scratch: Vec::new(), tries: 0 }
+        let keeps = protocol != Protocol::Opaque && matches!(reader, Reader::OpenAi(_));
+        let sample = keeps.then(Sample::default);
+        let outcome = Outcome { sample, ..Outcome::default() };
+        Self { source, reader, outcome, scratch: Vec::new(), tries: 0 }
     }
 
     /// Looks at a chunk.
@@ -134,11 +142,11 @@ impl Meter {
             Reader::Gemini(reader) => reader.usage(),
         };
         usage.model = self.outcome.model;
-        let mut text = self.outcome.text;
+        let (mut text, mut sample) = (self.outcome.text, self.outcome.sample);
         if let (Source::Json(collector), false) = (&self.source, usage.has_counts()) {
-            text.answer(collector.head());
+            text.answer(collector.head(), sample.as_mut());
         }
-        Report { usage, terminal: self.outcome.terminal, error: self.outcome.error, text }
+        Report { usage, terminal: self.outcome.terminal, error: self.outcome.error, text, sample }
     }
 
     /// What the answer's first bytes tell.
@@ -215,7 +223,7 @@ impl Reader {
         }
         // What ends a part says again what its pieces said.
         if event.name.is_empty() || event.name.ends_with(b"delta") {
-            outcome.text.answer(event.data);
+            outcome.text.answer(event.data, outcome.sample.as_mut());
         }
         let search = outcome.model.is_none() && *tries < MODEL_TRIES;
         *tries += u8::from(search);

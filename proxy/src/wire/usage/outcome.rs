@@ -1,6 +1,7 @@
 //! What an answer says besides its counts.
 
 use super::super::json::{Scanner, Step};
+use super::sample::Sample;
 use super::text::TextSize;
 
 /// Longest error code that is kept.
@@ -13,6 +14,8 @@ pub(super) struct Outcome {
     pub(super) terminal: bool,
     pub(super) error: Option<String>,
     pub(super) text: TextSize,
+    /// Of the text, when its tokens could be counted later.
+    pub(super) sample: Option<Sample>,
 }
 
 impl Outcome {

@@ -3,6 +3,7 @@ use clawgate_shared::usage::Billing;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::tokens::{Counter, Vocabulary};
 
 fn split(protocol: Protocol, vendor: &str, body: &[u8], cuts: &[usize]) -> Report {
     let mut meter = Meter::new(protocol, vendor);
@@ -254,4 +255,73 @@ proptest! {
             let _ = read_body(protocol, "openai", &[b"data: {\"usage\":", &bytes[..]].concat());
         }
     }
+}
+
+/// Texts of several kinds, long enough that some of them are only sampled.
+fn texts() -> Vec<(&'static str, String)> {
+    let english = "The committee met on Tuesday, and nobody could say whether the report would be ready. ";
+    let chinese = "数据平面位于机器人与模型供应商之间：它验证令牌、检查配额、选择密钥，并在流式传输时统计用量。";
+    let code =
+        "    let total: u64 = items.iter().map(|item| item.size).sum();\n    if total > limit { return Err(Full); }\n";
+    let json = "{\"id\":\"call_1\",\"name\":\"get_weather\",\"arguments\":{\"city\":\"Paris\",\"days\":3}},\n";
+    let emoji = "Done 🎉🚀 thanks 🙏🏽, all good 👍 — see you 😀!\n";
+    let mixed = [english, chinese, code, json, emoji].concat();
+    let kinds = [
+        ("english", english),
+        ("chinese", chinese),
+        ("code", code),
+        ("json", json),
+        ("emoji", emoji),
+        ("mixed", &mixed),
+    ];
+    let sizes = [1, 20, 800];
+    kinds.iter().flat_map(|(name, text)| sizes.map(|times| (*name, text.repeat(times)))).collect()
+}
+
+fn within_a_tenth(what: &str, found: u64, real: u64) {
+    assert!(found.abs_diff(real) * 10 <= real.max(20), "{what}: {found}, really {real}");
+}
+
+#[test]
+fn a_broken_stream_is_counted_within_a_tenth() {
+    let mut counter = Counter::default();
+    for (name, text) in texts() {
+        let mut body = String::new();
+        let letters: Vec<char> = text.chars().collect();
+        for delta in letters.chunks(5) {
+            let delta =
+                serde_json::json!({ "choices": [{ "delta": { "content": delta.iter().collect::<String>() } }] });
+            body.push_str(&format!("data: {delta}\n\n"));
+        }
+        let report = chat(&body);
+        let sample = report.sample.expect("kept");
+        for vocabulary in [Vocabulary::O200k, Vocabulary::Cl100k] {
+            let real = counter.text(vocabulary, &text).expect("counted");
+            let what = format!("{name}, {} bytes, {vocabulary:?}", text.len());
+            within_a_tenth(&what, sample.tokens(&mut counter, vocabulary, report.text), real);
+        }
+    }
+}
+
+#[test]
+fn a_prompt_is_counted_within_a_tenth_also_when_it_is_sampled() {
+    let mut counter = Counter::default();
+    for (name, text) in texts() {
+        let body = serde_json::json!({ "model": "gpt-4o", "messages": [{ "role": "user", "content": text }] });
+        // What the template adds: three for the message, three for the answer.
+        let real = counter.text(Vocabulary::O200k, &text).expect("counted") + 7;
+        let size = PromptSize::of(body.to_string().as_bytes());
+        within_a_tenth(&format!("{name}, {} bytes", text.len()), size.tokens(&mut counter, Vocabulary::O200k), real);
+    }
+    let all: String = texts().into_iter().map(|(_, text)| text).collect();
+    let body = serde_json::json!({ "messages": [{ "content": all }, { "content": "a b".repeat(20_000) }] }).to_string();
+    let real = counter.text(Vocabulary::O200k, &(all + &"a b".repeat(20_000))).expect("counted");
+    within_a_tenth("everything", PromptSize::of(body.as_bytes()).tokens(&mut counter, Vocabulary::O200k), real);
+}
+
+#[test]
+fn dialects_without_a_public_vocabulary_keep_no_text() {
+    let event = b"event: content_block_delta\ndata: {\"delta\":{\"text\":\"four letters\"}}\n\n";
+    let report = read_body(Protocol::AnthropicMessages, "anthropic", event);
+    assert!(report.sample.is_none() && report.text.tokens() > 0);
 }

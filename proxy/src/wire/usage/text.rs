@@ -7,6 +7,8 @@
 
 use memchr::memchr2;
 
+use super::sample::Sample;
+
 /// Text by what it costs, in hundredths of a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextSize(u64);
@@ -16,8 +18,11 @@ const TWO_BYTES: u64 = 40;
 const THREE_BYTES: u64 = 75;
 const FOUR_BYTES: u64 = 150;
 
-/// A part of JSON around text: a role, a brace, a name.
-const AROUND: u64 = 300;
+/// What a template puts before an answer, and around a message with its role.
+const ANSWER: u64 = 300;
+const MESSAGE: u64 = 400;
+/// A member's name that a model is shown, as in the schema of a tool.
+const NAME: u64 = 100;
 /// What a picture in a request usually costs.
 const PICTURE: u64 = 80_000;
 /// Longer strings whose end is base64 are no text but something encoded.
@@ -39,16 +44,39 @@ const GENERATED: [&[u8]; 12] = [
     b"code",
 ];
 
+/// Members of a request that a model is not shown, nor their strings.
+const UNSEEN: [&[u8]; 14] = [
+    b"model",
+    b"type",
+    b"id",
+    b"tool_call_id",
+    b"stream",
+    b"stream_options",
+    b"include_usage",
+    b"max_tokens",
+    b"max_completion_tokens",
+    b"max_output_tokens",
+    b"temperature",
+    b"top_p",
+    b"user",
+    b"detail",
+];
+/// Members whose strings are text, but not their names.
+const TEXTS: [&[u8]; 7] = [b"messages", b"content", b"text", b"prompt", b"input", b"contents", b"parts"];
+
 impl TextSize {
     /// Adds what one value of an answer says; names, ids and the like are not
     /// counted.
-    pub(super) fn answer(&mut self, json: &[u8]) {
+    pub(super) fn answer(&mut self, json: &[u8], mut sample: Option<&mut Sample>) {
         let mut counts = false;
         strings(json, |text, is_name| {
             if is_name {
                 counts = GENERATED.contains(&text);
             } else if counts {
                 self.text(text);
+                if let Some(sample) = &mut sample {
+                    sample.answer(text);
+                }
             }
         });
     }
@@ -57,17 +85,50 @@ impl TextSize {
     /// form or another, but pictures are not shown as letters.
     #[must_use]
     pub fn of_request(json: &[u8]) -> Self {
-        let mut size = Self::default();
+        let (text, rest) = Self::parts_of_request(json, |_| {});
+        text.and(rest)
+    }
+
+    /// The same in two parts: text, of which every piece is given to `found`, and
+    /// what stands around it.
+    pub(super) fn parts_of_request(json: &[u8], mut found: impl FnMut(&[u8])) -> (Self, Self) {
+        let (mut size, mut rest) = (Self::default(), Self(ANSWER));
+        let mut shown = true;
         strings(json, |text, is_name| {
-            if text.len() > ENCODED && text.iter().rev().take(ENCODED).all(is_base64) {
-                size.0 = size.0.saturating_add(PICTURE);
-            } else if is_name {
-                size.0 = size.0.saturating_add(AROUND / 3);
+            let around = if is_name {
+                shown = text != b"role" && !UNSEEN.contains(&text);
+                match shown {
+                    true if TEXTS.contains(&text) => 0,
+                    true => NAME,
+                    false if text == b"role" => MESSAGE,
+                    false => 0,
+                }
+            } else if text.len() > ENCODED && text.iter().rev().take(ENCODED).all(is_base64) {
+                PICTURE
             } else {
-                size.text(text);
-            }
+                if shown {
+                    size.text(text);
+                    found(text);
+                }
+                0
+            };
+            rest.0 = rest.0.saturating_add(around);
         });
-        Self(size.0.saturating_add(AROUND))
+        (size, rest)
+    }
+
+    /// Both together.
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// The tokens of all this, when a part of size `part` has `counted`.
+    pub(super) fn scaled(self, part: Self, counted: u64) -> u64 {
+        if part.0 == 0 {
+            return self.tokens();
+        }
+        let tokens = (u128::from(self.0) * u128::from(counted)).div_ceil(u128::from(part.0));
+        u64::try_from(tokens).unwrap_or(u64::MAX)
     }
 
     /// In tokens, rounded up.
@@ -76,7 +137,7 @@ impl TextSize {
         self.0.div_ceil(100)
     }
 
-    fn text(&mut self, text: &[u8]) {
+    pub(super) fn text(&mut self, text: &[u8]) {
         let mut at = 0;
         while let Some(&byte) = text.get(at) {
             let (length, size) = match byte {
@@ -144,7 +205,7 @@ mod tests {
             (r#"{"choices":[{"delta":{"content":"broken off in the mid"#, 6),
         ] {
             let mut size = TextSize::default();
-            size.answer(json.as_bytes());
+            size.answer(json.as_bytes(), None);
             assert_eq!(size.tokens(), tokens, "{json}");
         }
     }
@@ -166,7 +227,7 @@ mod tests {
         #[test]
         fn any_bytes_have_a_size(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut size = TextSize::default();
-            size.answer(&bytes);
+            size.answer(&bytes, None);
             prop_assert!(size.tokens() <= 3 + bytes.len() as u64 * 2);
             let _ = TextSize::of_request(&bytes);
         }
