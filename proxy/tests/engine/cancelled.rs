@@ -202,7 +202,7 @@ async fn dropped_everywhere(stream: bool, drains: bool, leaves_after: Option<usi
         let over = dropped_after(waits, run(&services, &mut down)).await;
         let ended = nothing_leaked(&services, &format!("after {waits} waits"));
         if over {
-            println!("{waits} waits: {ended:?}");
+            eprintln!("{waits} waits: {ended:?}");
             let whole = if leaves_after.is_some() { "client_disconnect" } else { "ok" };
             assert!(
                 waits > if leaves_after.is_some() { 1 } else { 4 }
