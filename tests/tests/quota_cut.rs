@@ -59,7 +59,9 @@ fn cut(stack: &Stack, hostname: &str, paths: [&str; 2], bodies: [&Value; 2], cod
     let entries = stack.mock.entries();
     let sent = entries.last().and_then(|entry| entry["sent_output"].as_u64()).expect("in the ledger");
     eprintln!("{hostname}: counted {output}, the vendor sent {sent}");
-    assert!(used() <= Some(LIMIT) && used() > Some(LIMIT * 8 / 10), "{hostname}: {:?}", used());
+    // Where to cut goes by the size of the text, which is rough; what is charged
+    // is counted.
+    assert!(used() <= Some(LIMIT) && used() > Some(LIMIT * 6 / 10), "{hostname}: {:?}", used());
 }
 
 #[test]

@@ -393,9 +393,9 @@ mod tests {
     async fn a_successor_named_in_the_pid_file_is_adopted() {
         let root = tempfile::tempdir().expect("temporary directory");
         // On SIGQUIT: leave a successor behind, name it in the pid file, end.
-        let script = "trap 'sleep 60 & echo $! > \"$PIDFILE\"; exit 0' QUIT; while :; do sleep 0.05; done";
-        let pid_file = root.path().join("test.pid");
-        let script = script.replace("$PIDFILE", &pid_file.display().to_string());
+        let script = "trap 'sleep 60 & echo $! > \"$HERE/test.pid\"; exit 0' QUIT; : > \"$HERE/listens\"; \
+                      while :; do sleep 0.05; done";
+        let script = script.replace("$HERE", &root.path().display().to_string());
         // A shell cannot trap what was ignored when it began, as SIGQUIT is in a
         // job in the background.
         let file = root.path().join("successor.sh");
@@ -405,6 +405,11 @@ mod tests {
         let mut keeper = Keeper::start(spec);
         let first = running(&keeper, 0).await;
         keeper.settled().await;
+        // Before that the signal is ignored, or ends it.
+        let listens = root.path().join("listens");
+        while !listens.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         keeper.upgrade().await;
         let second = running(&keeper, first).await;
         assert!(is_alive(second));

@@ -113,6 +113,10 @@ impl Shard {
         if views.is_empty() {
             gather.lose_up_to(limit);
         }
+        {
+            let mut state = lock(&self.state);
+            state.given = state.given.max(gather.next);
+        }
         if gather.lost > 0 {
             point.counted = gather.next;
             self.context.shared.lost.fetch_add(gather.lost, Ordering::Relaxed);

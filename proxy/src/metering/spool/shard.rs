@@ -110,6 +110,8 @@ pub(super) struct State {
     pub(super) readable: u64,
     /// What the control plane expects next.
     pub(super) acked: u64,
+    /// Everything below was given out, by this process.
+    pub(super) given: u64,
     ended: bool,
     closed: bool,
     /// Used for every append, so that none allocates.
@@ -147,6 +149,7 @@ impl Shard {
             next: found.next,
             readable: found.next,
             acked: found.acked,
+            given: found.acked,
             ended: found.ended,
             closed: false,
             frame: Vec::with_capacity(4096),
@@ -201,7 +204,10 @@ impl Shard {
     pub(super) fn ack(&self, expected: u64) -> Result<(), SpoolError> {
         let gone = {
             let mut state = lock(&self.state);
-            if expected > state.next {
+            // An end that was never given out has the place of a record that was, and
+            // was lost with the power: the control plane does not know of the end.
+            let unsaid = state.ended && expected == state.next && state.given < expected && expected > state.acked;
+            if expected > state.next || unsaid {
                 return Err(SpoolError::Ahead { expected, end: state.next });
             }
             state.acked = expected;

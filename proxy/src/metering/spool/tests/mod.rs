@@ -36,7 +36,12 @@ impl Control {
                     break;
                 }
                 let next = self.accept(&log, &batch);
-                log.acknowledge(next).expect("acknowledges");
+                match log.acknowledge(next) {
+                    Ok(()) => {}
+                    // It wanted to write, and is asked again.
+                    Err(SpoolError::Io { .. }) => break,
+                    Err(error) => panic!("acknowledges: {error}"),
+                }
             }
         }
         spool.reap().expect("reaps");
