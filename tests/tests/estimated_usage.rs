@@ -27,6 +27,22 @@ fn check(rows: &[Value], tokens: u64) {
     }
 }
 
+/// Sends `asked` streams, one after the other.
+fn send(stack: &Stack, bot: &Bot, asked: usize, tokens: u64) {
+    let mut connection = Connection::open(stack.data()).expect("connected");
+    for _ in 0..asked {
+        assert_eq!(connection.call(&silent(bot, true, tokens)).expect("an answer").status(), 200);
+    }
+}
+
+/// The rows of all of them, each there once.
+fn rows(stack: &Stack, asked: usize) -> Vec<Value> {
+    let read = || stack.rest().all("/usage/logs?bot=worker");
+    let rows = until_good("all rows", Duration::from_secs(30), read, |rows| rows.len() >= asked);
+    assert_eq!(rows.len(), asked, "{rows:#?}");
+    rows
+}
+
 #[test]
 fn what_no_vendor_reported_is_counted_within_a_tenth() {
     let mut stack = Stack::start();
@@ -54,24 +70,14 @@ fn a_node_that_stops_first_settles_what_still_waits_to_be_counted() {
     let mut stack = Stack::start();
     let bot = stack.ordinary("sk-silent", "worker");
     let asked = 120;
-    let mut connection = Connection::open(stack.data()).expect("connected");
-    for _ in 0..asked {
-        assert_eq!(connection.call(&silent(&bot, true, 200)).expect("an answer").status(), 200);
-    }
-    drop(connection);
+    send(&stack, &bot, asked, 200);
     stack.node.process().signal(Signal::SIGTERM);
     let (status, took) = stack.node.process().wait();
     assert_eq!(status.code(), Some(0));
     assert!(took < Duration::from_secs(3), "took {took:?}");
     // What was not shipped any more is on disk.
     stack.node.start();
-    let rows = until_good(
-        "all rows",
-        Duration::from_secs(30),
-        || stack.rest().all("/usage/logs?bot=worker"),
-        |rows| rows.len() >= asked,
-    );
-    assert_eq!(rows.len(), asked);
+    let rows = rows(&stack, asked);
     assert!(rows.iter().all(|row| row["outcome"] == "ok" && row["usage_source"] == "estimated"), "{rows:#?}");
 }
 
@@ -80,19 +86,10 @@ fn a_node_that_is_killed_meanwhile_leaves_every_exchange_in_one_row() {
     let mut stack = Stack::start();
     let bot = stack.ordinary("sk-silent", "worker");
     let asked = 60;
-    let mut connection = Connection::open(stack.data()).expect("connected");
-    for _ in 0..asked {
-        assert_eq!(connection.call(&silent(&bot, true, 400)).expect("an answer").status(), 200);
-    }
+    send(&stack, &bot, asked, 400);
     stack.node.kill();
     stack.node.start();
-    let rows = until_good(
-        "all rows",
-        Duration::from_secs(30),
-        || stack.rest().all("/usage/logs?bot=worker"),
-        |rows| rows.len() >= asked,
-    );
-    assert_eq!(rows.len(), asked, "{rows:#?}");
+    let rows = rows(&stack, asked);
     let ends = |outcome: &str| rows.iter().filter(|row| row["outcome"] == outcome).count();
     assert_eq!(ends("ok") + ends("indeterminate"), asked, "{rows:#?}");
 }

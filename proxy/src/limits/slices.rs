@@ -58,8 +58,9 @@ impl Slices {
             if Arc::strong_count(slice) > 1 || (slice.has_lease() && !slice.is_gone()) {
                 return true;
             }
-            kept += usize::from(slice.is_used(now));
-            slice.is_used(now) && kept <= MAX_UNNAMED
+            let used = slice.is_used(now);
+            kept += usize::from(used);
+            used && kept <= MAX_UNNAMED
         });
     }
 

@@ -2,7 +2,8 @@
 //! all that it had taken, and what a vendor may have seen of it is in the spool.
 //!
 //! The connection to the bot is a script in memory that waits once at each of
-//! its steps; the vendor is a socket that writes in small pieces.
+//! its steps; the vendor is a socket that writes in small pieces, each when the
+//! exchange waits again.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,6 +18,7 @@ use clawgate_shared::proto::node::{self as wire, usage_record::Kind};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use prost::Message as _;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 use tokio::task::yield_now;
 
 use crate::support::{Options, QUOTAS, TOKEN, Vendor, services};
@@ -104,48 +106,58 @@ impl Downstream for Scripted {
     fn abort(&mut self) {}
 }
 
-/// Answers in pieces, with a moment before each.
-async fn slow_vendor() -> Vendor {
-    Vendor::start(|seen, mut stream| async move {
-        let streams = String::from_utf8_lossy(&seen.body).contains("\"stream\":true");
-        let usage = r#""usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}"#;
-        let mut pieces = vec![String::new()];
-        if streams {
-            pieces.push(
-                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".into(),
-            );
-            let frame =
-                |inner: &str| format!("data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",{inner}}}\n\n");
-            let delta = frame(r#""choices":[{"index":0,"delta":{"content":"hello"}}]"#);
-            let end = frame(&format!(r#""choices":[],{usage}"#));
-            let frames = [&delta, &delta, &delta, &end, "data: [DONE]\n\n"];
-            pieces.extend(frames.map(|frame| format!("{:x}\r\n{frame}\r\n", frame.len())));
-            pieces.push("0\r\n\r\n".into());
-        } else {
-            let body = format!(r#"{{"id":"c","choices":[],{usage}}}"#);
-            let (first, second) = body.split_at(20);
-            pieces.push(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()));
-            pieces.extend([first.to_owned(), second.to_owned()]);
+/// How often the exchange has waited.
+type Waits = watch::Sender<usize>;
+
+/// Answers in pieces, the next one when the exchange has waited since the last.
+async fn slow_vendor(waits: &Waits) -> Vendor {
+    let waits = waits.subscribe();
+    Vendor::start(move |seen, mut stream| {
+        let mut waits = waits.clone();
+        async move {
+            let streams = String::from_utf8_lossy(&seen.body).contains("\"stream\":true");
+            let usage = r#""usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}"#;
+            let mut pieces = vec![String::new()];
+            if streams {
+                pieces.push(
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".into(),
+                );
+                let frame =
+                    |inner: &str| format!("data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",{inner}}}\n\n");
+                let delta = frame(r#""choices":[{"index":0,"delta":{"content":"hello"}}]"#);
+                let end = frame(&format!(r#""choices":[],{usage}"#));
+                let frames = [&delta, &delta, &delta, &end, "data: [DONE]\n\n"];
+                pieces.extend(frames.map(|frame| format!("{:x}\r\n{frame}\r\n", frame.len())));
+                pieces.push("0\r\n\r\n".into());
+            } else {
+                let body = format!(r#"{{"id":"c","choices":[],{usage}}}"#);
+                let (first, second) = body.split_at(20);
+                pieces.push(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()));
+                pieces.extend([first.to_owned(), second.to_owned()]);
+            }
+            for piece in pieces {
+                waits.mark_unchanged();
+                stream.write_all(piece.as_bytes()).await.ok()?;
+                // Never again, when the exchange was dropped.
+                waits.changed().await.ok()?;
+            }
+            Some(stream)
         }
-        for piece in pieces {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            stream.write_all(piece.as_bytes()).await.ok()?;
-        }
-        Some(stream)
     })
     .await
 }
 
-/// Lets `future` wait `waits` times and drops it at the next; whether it ended
+/// Lets `future` wait `most` times and drops it at the next; whether it ended
 /// before that.
-async fn dropped_after(waits: usize, future: impl Future<Output = ()>) -> bool {
+async fn dropped_after(most: usize, waits: &Waits, future: impl Future<Output = ()>) -> bool {
     let mut future = Box::pin(future);
     let mut waited = 0;
     std::future::poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending if waited == waits => Poll::Ready(false),
+        Poll::Pending if waited == most => Poll::Ready(false),
         Poll::Pending => {
             waited += 1;
+            waits.send_modify(|count| *count += 1);
             Poll::Pending
         }
     })
@@ -193,13 +205,14 @@ fn nothing_leaked(services: &Services, what: &str) -> BTreeMap<String, usize> {
 }
 
 async fn dropped_everywhere(stream: bool, drains: bool, leaves_after: Option<usize>) {
-    let vendor = slow_vendor().await;
+    let turns = Waits::new(0);
+    let vendor = slow_vendor(&turns).await;
     let dir = tempfile::tempdir().expect("a directory");
     let services = services(vendor.address, &Options { counted: true, drains, ..Options::default() }, dir.path());
     let mut waits = 0;
     loop {
         let mut down = Scripted { leaves_after, ..Scripted::new(stream) };
-        let over = dropped_after(waits, run(&services, &mut down)).await;
+        let over = dropped_after(waits, &turns, run(&services, &mut down)).await;
         let ended = nothing_leaked(&services, &format!("after {waits} waits"));
         if over {
             eprintln!("{waits} waits: {ended:?}");
@@ -231,16 +244,17 @@ async fn an_exchange_dropped_wherever_it_waits_leaks_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_that_a_bug_ends_leaks_nothing() {
     for stream in [false, true] {
-        let vendor = slow_vendor().await;
+        let turns = Arc::new(Waits::new(0));
+        let vendor = slow_vendor(&turns).await;
         let dir = tempfile::tempdir().expect("a directory");
         let options = Options { counted: true, ..Options::default() };
         let services = Arc::new(services(vendor.address, &options, dir.path()));
         let steps = [Step::Body, Step::Head, Step::Chunk, Step::Finish, Step::HungUp];
         for (number, step) in steps.into_iter().enumerate() {
-            let shared = services.clone();
+            let (shared, turns) = (services.clone(), turns.clone());
             let failed = tokio::spawn(async move {
                 let mut down = Scripted { fails: Some(step), ..Scripted::new(stream) };
-                run(&shared, &mut down).await;
+                dropped_after(WAITS, &turns, run(&shared, &mut down)).await
             });
             assert!(failed.await.expect_err("it panics").is_panic());
             let ended = nothing_leaked(&services, &format!("{step:?}"));
@@ -248,7 +262,7 @@ async fn an_exchange_that_a_bug_ends_leaks_nothing() {
             assert_eq!(ended.get("interrupted").copied().unwrap_or(0), number, "{step:?}: {ended:?}");
         }
         // The node goes on.
-        run(&services, &mut Scripted::new(stream)).await;
+        assert!(dropped_after(WAITS, &turns, run(&services, &mut Scripted::new(stream))).await, "it ends");
         assert_eq!(nothing_leaked(&services, "afterwards").get("ok"), Some(&1));
     }
 }

@@ -18,13 +18,20 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Adds what an answer says next, as long as there is room.
-    pub(super) fn answer(&mut self, text: &[u8]) {
+    /// Adds what an answer says next, of which `size` was measured, as long as
+    /// there is room. Of a piece that does not fit, the beginning.
+    pub(super) fn answer(&mut self, text: &[u8], size: TextSize) {
         let room = OF_ANSWER - self.raw.len().min(OF_ANSWER);
-        let kept = text.get(..room).unwrap_or(text);
-        if !kept.is_empty() {
-            self.raw.extend_from_slice(kept);
-            self.size.text(kept);
+        match text.get(..room) {
+            Some([]) => {}
+            Some(kept) if kept.len() < text.len() => {
+                self.raw.extend_from_slice(kept);
+                self.size.text(kept);
+            }
+            Some(_) | None => {
+                self.raw.extend_from_slice(text);
+                self.size = self.size.and(size);
+            }
         }
     }
 

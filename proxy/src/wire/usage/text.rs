@@ -73,9 +73,11 @@ impl TextSize {
             if is_name {
                 counts = GENERATED.contains(&text);
             } else if counts {
-                self.text(text);
+                let mut size = Self::default();
+                size.text(text);
+                *self = self.and(size);
                 if let Some(sample) = &mut sample {
-                    sample.answer(text);
+                    sample.answer(text, size);
                 }
             }
         });
