@@ -12,11 +12,9 @@ use http::Method;
 use tokio::time::{Instant, timeout_at};
 
 use super::Services;
-use super::account::Account;
 use super::prepare::Prepared;
 use super::receive::Received;
 use super::reject::Refusal;
-use super::settle::Settlement;
 use crate::limits::{Hold, Metric, Outage, QuotaRule, Standing, Usual, Window};
 use crate::quota::{Bound, Demand, Permit, Verdict, judge};
 use crate::snapshot::{Bot, Tenant};
@@ -26,11 +24,6 @@ use crate::wire::{Input, input};
 
 /// How long a request waits for what others hold or for a lease.
 const WAIT: Duration = Duration::from_millis(250);
-/// How long an answer waits for more of its quota before it is cut off. Its
-/// vendor goes on meanwhile, as far as buffers take it.
-const GROWTH: Duration = Duration::from_millis(300);
-/// More of an answer is held in steps of so many tokens.
-const STEP: u64 = 256;
 /// What `on_outage: allowance` lets through: one part in so many of the limit.
 const ALLOWANCE: u64 = 10;
 
@@ -247,7 +240,7 @@ async fn wait(
 /// Tries `hold` whenever something has come in or come back, and sees to it that
 /// the control plane is asked. `Ok(None)`: the rule lets it pass without. An
 /// error is `refuse`'s, or none when the time is up.
-async fn until_held<T>(
+pub(super) async fn until_held<T>(
     services: &Services,
     rule: &QuotaRule,
     amount: u64,
@@ -303,39 +296,6 @@ fn pending(rule: &QuotaRule, amount: u64) -> Refusal {
     Refusal::new(Code::QuotaPending, text)
 }
 
-/// Takes more for an answer that has become longer than what is held for it.
-///
-/// # Errors
-/// A quota that cuts answers off has no more.
-pub async fn extend(settlement: &mut Settlement<'_>, output: u64) -> Result<(), Refusal> {
-    if output <= settlement.held_output {
-        return Ok(());
-    }
-    let services = settlement.services();
-    let more = output.saturating_sub(settlement.held_output).max(STEP);
-    let deadline = Instant::now() + GROWTH;
-    let Account { permit, key_permit, bound, .. } = &mut **settlement;
-    // The count while it streams is rough: a vendor that keeps to the limit it was
-    // given must not be cut off for that.
-    let all_is_held = bound.is_some_and(|bound| output / 2 <= bound.output);
-    for (rule, held) in permit.cutting().chain(key_permit.cutting()) {
-        if rule.strict && all_is_held {
-            continue;
-        }
-        let mut hold = |now| held.extend(more, now).then_some(());
-        // Here or with others there may be some.
-        if hold(clock::boot_micros()).is_none() {
-            let come = until_held(services, rule, more, deadline, hold, |_, _| None).await;
-            come.map_err(|_late| {
-                let text = format!("the answer has used up the {}; it was cut off", about(rule));
-                Refusal::new(Code::QuotaExceeded, text)
-            })?;
-        }
-    }
-    settlement.grown(more);
-    Ok(())
-}
-
 fn refusal(rule: &QuotaRule, amount: u64, standing: &Standing, ends: i64, verdict: Verdict) -> Refusal {
     let Standing { limit, settled, outstanding, .. } = *standing;
     let resets = match ends {
@@ -365,7 +325,7 @@ fn refusal(rule: &QuotaRule, amount: u64, standing: &Standing, ends: i64, verdic
 }
 
 /// `quota of this bot on total_tokens per day`
-fn about(rule: &QuotaRule) -> String {
+pub(super) fn about(rule: &QuotaRule) -> String {
     let scope = if &*rule.scope == "provider_key" { "provider key" } else { &*rule.scope };
     let per = if &*rule.window == "total" { "in total".to_owned() } else { format!("per {}", rule.window) };
     format!("quota of the {scope} on {} {per}", rule.metric.as_str())

@@ -4,7 +4,8 @@
 //! most 64. Until an exchange is counted it holds what it held; then it is ended
 //! here as it would have been by its task. When the queue is full, and while the
 //! node stops, the size of the text has to do. If the process dies meanwhile,
-//! the OPEN record is alone, as for any exchange that was under way.
+//! the OPEN record is alone, as for any exchange that was under way. Streams
+//! that may have to be cut off ask in between how many tokens came so far.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -13,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use clawgate_shared::usage::Usage;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
 
 use super::Services;
 use super::account::{Account, Ending};
-use crate::wire::{Counter, PromptSize, Sample, TextSize, Vocabulary};
+use crate::wire::{Counter, PromptSize, Sample, Scale, TextSize, Vocabulary};
 
 /// Exchanges that may wait; each holds at most 80 KiB of text.
 const QUEUE: usize = 64;
@@ -65,11 +67,12 @@ impl Recount {
     }
 }
 
-/// Whatever happens to it, an account in here is ended once.
 #[derive(Debug)]
-struct Job {
-    account: Account,
-    ending: Ending,
+enum Job {
+    /// An exchange to end. Whatever happens to it, its account is ended once.
+    End(Box<(Account, Ending)>),
+    /// A question.
+    Scale { vocabulary: Vocabulary, sample: Sample, answer: oneshot::Sender<Scale> },
 }
 
 /// The queue; see the module.
@@ -91,7 +94,7 @@ struct State {
 
 enum Next {
     /// Whether there is time to count.
-    Job(Box<Job>, bool),
+    Job(Job, bool),
     Nothing,
     Over,
 }
@@ -115,12 +118,27 @@ impl Counting {
     pub fn end(&self, services: &Services, mut account: Account, ending: Ending) {
         let mut state = self.state.lock();
         if state.open && state.jobs.len() < QUEUE {
-            state.jobs.push_back(Job { account, ending });
+            state.jobs.push_back(Job::End(Box::new((account, ending))));
             self.changed.notify_all();
             return;
         }
         drop(state);
         account.finish(services, &ending);
+    }
+
+    /// Counts a sample. `None`: too much is to be counted.
+    pub async fn scale(&self, vocabulary: Vocabulary, sample: Sample) -> Option<Scale> {
+        let (answer, asked) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            if !state.open || state.jobs.len() >= QUEUE {
+                return None;
+            }
+            // A client waits for it, for the others nobody does.
+            state.jobs.push_front(Job::Scale { vocabulary, sample, answer });
+            self.changed.notify_all();
+        }
+        asked.await.ok()
     }
 
     /// Ends all that wait, and the thread. To be called when no exchange is left,
@@ -147,7 +165,7 @@ impl Counting {
         }
         let counts = state.closing.is_none_or(|until| Instant::now() < until);
         match (state.jobs.pop_front(), state.closing) {
-            (Some(job), _) => Next::Job(Box::new(job), counts),
+            (Some(job), _) => Next::Job(job, counts),
             (None, Some(_)) => Next::Over,
             (None, None) => Next::Nothing,
         }
@@ -179,14 +197,23 @@ impl Thread<'_> {
                         return;
                     }
                 }
-                Next::Job(mut job, counts) => {
-                    let Some(services) = self.services.upgrade() else { return };
+                Next::Job(job, counts) => {
                     let began = Instant::now();
-                    if let Some(recount) = job.account.recount.take().filter(|_| counts) {
-                        recount.apply(&mut counter, &mut job.account.usage);
+                    match job {
+                        Job::End(end) => {
+                            let Some(services) = self.services.upgrade() else { return };
+                            let (mut account, ending) = *end;
+                            if let Some(recount) = account.recount.take().filter(|_| counts) {
+                                recount.apply(&mut counter, &mut account.usage);
+                            }
+                            account.finish(&services, &ending);
+                        }
+                        Job::Scale { answer, .. } if answer.is_closed() || !counts => {}
+                        Job::Scale { vocabulary, sample, answer } => {
+                            // Whoever asked may have gone meanwhile.
+                            let _ = answer.send(sample.scale(&mut counter, vocabulary));
+                        }
                     }
-                    job.account.finish(&services, &job.ending);
-                    drop(services);
                     self.counting.rest(began.elapsed());
                 }
             }
@@ -203,8 +230,10 @@ impl Drop for Thread<'_> {
             std::mem::take(&mut state.jobs)
         };
         if let Some(services) = self.services.upgrade() {
-            for mut job in left {
-                job.account.finish(&services, &job.ending);
+            for job in left {
+                if let Job::End(mut end) = job {
+                    end.0.finish(&services, &end.1);
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ mod authenticate;
 mod budget;
 mod counting;
 mod drains;
+mod grow;
 mod pass;
 mod plan;
 mod ports;

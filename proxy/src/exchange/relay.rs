@@ -6,10 +6,10 @@ use clawgate_shared::dialect::Protocol;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
-use super::admit;
 use super::attempt::{Chosen, upstream_refusal};
 use super::counting::{Answered, Recount};
 use super::drains::Drain;
+use super::grow::grow;
 use super::ports::{Downstream, Gone, Length};
 use super::prepare::Prepared;
 use super::reject::Refusal;
@@ -133,7 +133,7 @@ pub async fn relay<D: Downstream>(
                 }
                 let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
                 meter.push(&chunk);
-                if cuts && let Err(refusal) = admit::extend(settlement, meter.generated()).await {
+                if cuts && let Err(refusal) = grow(settlement, prepared, &mut meter).await {
                     return Ok(break_off(settlement, prepared, meter, can_say, refusal, down).await);
                 }
                 if sent.is_err() {

@@ -22,4 +22,4 @@ pub use peek::{Peek, PeekError, peek};
 pub use splice::Splice;
 pub use strip::UsageStripper;
 pub use tokens::{Counter, Vocabulary};
-pub use usage::{Meter, PromptSize, Report, Sample, TextSize};
+pub use usage::{Meter, PromptSize, Report, Sample, Scale, TextSize};

@@ -28,7 +28,7 @@ use gemini::Gemini;
 use openai::OpenAi;
 use outcome::Outcome;
 
-pub use sample::{PromptSize, Sample};
+pub use sample::{PromptSize, Sample, Scale};
 pub(super) use spot::{mentions, reports};
 pub use text::TextSize;
 
@@ -73,6 +73,7 @@ pub struct Meter {
     outcome: Outcome,
     scratch: Vec<u8>,
     tries: u8,
+    scale: Scale,
 }
 
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl Meter {
         let keeps = protocol != Protocol::Opaque && matches!(reader, Reader::OpenAi(_));
         let sample = keeps.then(Sample::default);
         let outcome = Outcome { sample, ..Outcome::default() };
-        Self { source, reader, outcome, scratch: Vec::new(), tries: 0 }
+        Self { source, reader, outcome, scratch: Vec::new(), tries: 0, scale: Scale::default() }
     }
 
     /// Looks at a chunk.
@@ -159,10 +160,23 @@ impl Meter {
         }
     }
 
-    /// About how much a stream has generated so far, in tokens.
+    /// About how much a stream has generated so far, in tokens: by the size of its
+    /// text, the better the more of it was [`Self::counted`].
     #[must_use]
-    pub const fn generated(&self) -> u64 {
-        self.outcome.text.tokens()
+    pub fn generated(&self) -> u64 {
+        self.scale.of(self.outcome.text)
+    }
+
+    /// What to count so that [`Self::generated`] tells better; `None` when that
+    /// would change little, or cannot be done for this dialect.
+    #[must_use]
+    pub fn uncounted(&self) -> Option<Sample> {
+        self.outcome.sample.clone().filter(|sample| sample.outgrew(self.scale))
+    }
+
+    /// What the sample's count came to.
+    pub const fn counted(&mut self, scale: Scale) {
+        self.scale = scale;
     }
 
     /// Whether the end was seen already. Only event streams tell before

@@ -10,6 +10,9 @@ const OF_ANSWER: usize = 16 * 1024;
 const OF_PROMPT: usize = 64 * 1024;
 const BLOCK: usize = 1024;
 
+/// A sample is counted again when it has grown by one part in so many.
+const GROWTH: usize = 4;
+
 /// A piece of text as it stands in JSON, and its size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
@@ -38,10 +41,38 @@ impl Sample {
     /// Tokens of all the text of which this is a part.
     #[must_use]
     pub fn tokens(&self, counter: &mut Counter, vocabulary: Vocabulary, all: TextSize) -> u64 {
+        self.scale(counter, vocabulary).of(all)
+    }
+
+    /// Counts what is kept.
+    #[must_use]
+    pub fn scale(&self, counter: &mut Counter, vocabulary: Vocabulary) -> Scale {
         match counter.json(vocabulary, &self.raw) {
-            Some(counted) => all.scaled(self.size, counted),
-            None => all.tokens(),
+            Some(tokens) => Scale { part: self.size, tokens, bytes: self.raw.len() },
+            None => Scale::default(),
         }
+    }
+
+    /// Whether there is much in it that `scale` does not know.
+    pub(super) fn outgrew(&self, scale: Scale) -> bool {
+        self.raw.len() > scale.bytes + scale.bytes / GROWTH
+    }
+}
+
+/// How many tokens a part of a text turned out to have; by default nothing was
+/// counted, and texts are taken for usual ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scale {
+    part: TextSize,
+    tokens: u64,
+    bytes: usize,
+}
+
+impl Scale {
+    /// Tokens of all the text.
+    #[must_use]
+    pub fn of(self, all: TextSize) -> u64 {
+        all.scaled(self.part, self.tokens)
     }
 }
 
