@@ -54,6 +54,12 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0005_tenant_limits.sql"),
         postgres: include_str!("../../../migrations/postgres/0005_tenant_limits.sql"),
     },
+    Migration {
+        version: 6,
+        name: "folding",
+        sqlite: include_str!("../../../migrations/sqlite/0006_folding.sql"),
+        postgres: include_str!("../../../migrations/postgres/0006_folding.sql"),
+    },
 ];
 
 const CREATE_LEDGER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, \

@@ -52,7 +52,7 @@ pub(super) async fn run(conn: &mut AnyConnection, now: i64) -> Result<(), StoreE
             let shard = Shard { node_id, epoch: *epoch, shard: *shard };
             let (places, fresh) = usage_dims::places(conn, &known, shard, events).await?;
             usage_events::insert(conn, shard, *received_at, events, &places).await?;
-            usage_rollup::add(conn, &rollup::sum(events.iter().zip(&places))).await?;
+            usage_rollup::add_hours(conn, &rollup::sum(events.iter().zip(&places))).await?;
             known.keep(fresh);
         }
     }

@@ -124,14 +124,15 @@ macro_rules! select {
 }
 
 // $1 tenant, $2 from, $3 to, $4/$5 cursor, $6 vendor, $7 model, $8 status,
-// $9 outcome, $10 key, $11 limit, $12 bot. The cursor is also a plain bound:
-// PostgreSQL chooses its partitions by it.
+// $9 outcome, $10 key, $11 limit, $12 bot. There is one upper bound of the time,
+// which is the cursor's on every page but the first: of two, SQLite would begin
+// to read at the wrong one.
 macro_rules! page {
     ($place:literal) => {
         concat!(
             select!(""),
             $place,
-            " AND e.created_at >= $2 AND e.created_at < $3 AND e.created_at <= $4 \
+            " AND e.created_at >= $2 AND e.created_at < $3 \
              AND (e.created_at, e.exchange_id) < ($4, $5) \
              AND ($6 = '' OR d.vendor = $6) AND ($7 = '' OR d.model = $7) AND ($8 < 0 OR d.status_code = $8) \
              AND ($9 = '' OR d.outcome = $9) AND ($10 = '' OR d.provider_key_id = $10) \
@@ -157,7 +158,7 @@ pub async fn page(conn: &mut AnyConnection, filter: &LogFilter) -> Result<Vec<Lo
     let rows = sqlx::query(sql)
         .bind(filter.tenant_id.as_str())
         .bind(filter.from)
-        .bind(filter.to)
+        .bind(filter.to.min(time.saturating_add(1)))
         .bind(time)
         .bind(id)
         .bind(filter.vendor.as_str())

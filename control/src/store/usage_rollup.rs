@@ -3,6 +3,7 @@
 //! Invariant: an hour's row is the sum of its events; a row of a day that is
 //! folded is the sum of its hours. Adding and folding exclude each other, so
 //! that nothing is added to an hour after its day was folded but not to the day.
+//! A day is folded a few dims at a time: nobody waits long for the write lock.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,6 +19,10 @@ use super::usage_query::DAY;
 
 /// Most rows of one statement on PostgreSQL.
 const MAX_ARRAY: usize = 4096;
+
+/// Days that were not folded yet are looked for, instead of taken one after the
+/// other, when there may be so many of them; in microseconds.
+const GAP: i64 = 3 * DAY;
 
 /// What is summed up together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,20 +175,52 @@ fn cells(key: &RollupKey, sums: &RollupSums) -> impl Iterator<Item = i64> + use<
 static HOURS: LazyLock<Adding> = LazyLock::new(|| Adding::new("usage_rollup_hour"));
 static DAYS: LazyLock<Adding> = LazyLock::new(|| Adding::new("usage_rollup_day"));
 
-const SELECT_FOLDED: &str = "SELECT folded_before FROM usage_state WHERE id = 1";
+const SELECT_STATE: &str = "SELECT folded_before, folded_dims FROM usage_state WHERE id = 1";
+const SET_STATE: &str = "UPDATE usage_state SET folded_before = $1, folded_dims = $2 WHERE id = 1";
 const SELECT_FIRST: &str =
     "SELECT CAST(MIN(start_at) AS BIGINT) AS start_at FROM usage_rollup_hour WHERE start_at >= $1";
-const SET_FOLDED: &str = "UPDATE usage_state SET folded_before = $1 WHERE id = 1";
+const SELECT_LAST_DIM: &str = "SELECT CAST(MAX(id) AS BIGINT) AS id FROM usage_dims";
 
+/// An hour is found by its dim: a look at each of them, instead of at all hours.
 static FOLD: LazyLock<Arc<str>> = LazyLock::new(|| {
-    let summed: Vec<String> = SUMS.iter().map(|sum| format!("CAST(SUM({sum}) AS BIGINT)")).collect();
+    let summed: Vec<String> = SUMS.iter().map(|sum| format!("CAST(SUM(h.{sum}) AS BIGINT)")).collect();
     Arc::from(format!(
-        "INSERT INTO usage_rollup_day (dim_id, start_at, {}) SELECT dim_id, CAST($1 AS BIGINT), {} \
-         FROM usage_rollup_hour WHERE start_at >= $2 AND start_at < $3 GROUP BY dim_id ORDER BY dim_id",
+        "INSERT INTO usage_rollup_day (dim_id, start_at, {}) SELECT h.dim_id, CAST($1 AS BIGINT), {} \
+         FROM usage_dims d CROSS JOIN usage_rollup_hour h WHERE d.id > $2 AND d.id <= $3 \
+         AND h.dim_id = d.id AND h.start_at >= $4 AND h.start_at < $5 GROUP BY h.dim_id ORDER BY h.dim_id",
         SUMS.join(", "),
         summed.join(", ")
     ))
 });
+
+/// How far days are folded.
+#[derive(Clone, Copy, Debug)]
+struct Folded {
+    /// Days that start before this are.
+    before: i64,
+    /// Of the day after them, dims up to this one are.
+    dims: i64,
+}
+
+impl Folded {
+    async fn read(conn: &mut AnyConnection) -> Result<Self, StoreError> {
+        let row = sqlx::query(SELECT_STATE).fetch_one(conn).await?;
+        Ok(Self { before: row.int("folded_before")?, dims: row.int("folded_dims")? })
+    }
+
+    /// Whether a sum of an hour is in a day as well.
+    const fn has(self, key: &RollupKey) -> bool {
+        key.start_at < self.before || (key.start_at < self.before.saturating_add(DAY) && key.dim_id <= self.dims)
+    }
+}
+
+/// Adds sums to their hours, while no day is folded. `rows` in key order.
+///
+/// # Errors
+/// As the database answers.
+pub(super) async fn add_hours(conn: &mut AnyConnection, rows: &[(RollupKey, RollupSums)]) -> Result<(), StoreError> {
+    HOURS.run(conn, rows).await
+}
 
 /// Adds sums to their hours, and to the days of these when they are folded.
 /// `rows` in key order, so that two writers on PostgreSQL never wait for each
@@ -198,10 +235,10 @@ pub async fn add(conn: &mut AnyConnection, rows: &[(RollupKey, RollupSums)]) -> 
     if let Some(lock) = dialect::fold_lock(conn.backend_name() == "SQLite", true) {
         sqlx::query(lock).fetch_one(&mut *conn).await?;
     }
-    let folded = folded_before(conn).await?;
-    HOURS.run(conn, rows).await?;
+    let folded = Folded::read(conn).await?;
+    add_hours(conn, rows).await?;
     let mut days: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
-    for (key, sums) in rows.iter().filter(|(key, _)| key.start_at < folded) {
+    for (key, sums) in rows.iter().filter(|(key, _)| folded.has(key)) {
         let day = RollupKey { start_at: key.start_at - key.start_at.rem_euclid(DAY), dim_id: key.dim_id };
         days.entry(day).or_default().add(sums);
     }
@@ -214,26 +251,49 @@ pub async fn add(conn: &mut AnyConnection, rows: &[(RollupKey, RollupSums)]) -> 
 /// # Errors
 /// As the database answers.
 pub async fn folded_before(conn: &mut AnyConnection) -> Result<i64, StoreError> {
-    sqlx::query(SELECT_FOLDED).fetch_one(conn).await?.int("folded_before")
+    Ok(Folded::read(conn).await?.before)
 }
 
-/// Folds the first day that has hours, is not folded, and ends at `until` or
-/// before; in a writing transaction of its own. Says whether there was one.
+/// What [`fold_some`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fold {
+    /// Every day that is over is folded.
+    Over,
+    /// A part of a day, which goes on.
+    Part,
+    /// The last part of a day.
+    Day,
+}
+
+/// Folds up to `dims` dims of the first day that is not folded and ends at
+/// `until` or before; in a writing transaction of its own.
 ///
 /// # Errors
 /// As the database answers.
-pub async fn fold_next(conn: &mut AnyConnection, until: i64) -> Result<bool, StoreError> {
+pub async fn fold_some(conn: &mut AnyConnection, until: i64, dims: i64) -> Result<Fold, StoreError> {
     if let Some(lock) = dialect::fold_lock(conn.backend_name() == "SQLite", false) {
         sqlx::query(lock).fetch_one(&mut *conn).await?;
     }
-    let folded = folded_before(conn).await?;
-    let first = sqlx::query(SELECT_FIRST).bind(folded).fetch_one(&mut *conn).await?.opt_int("start_at")?;
-    let Some(first) = first else { return Ok(false) };
-    let day = first - first.rem_euclid(DAY);
-    if day.saturating_add(DAY) > until {
-        return Ok(false);
+    let folded = Folded::read(conn).await?;
+    let Some(day) = next_day(conn, folded, until).await? else { return Ok(Fold::Over) };
+    let to = folded.dims.saturating_add(dims);
+    let fold = query(Arc::clone(&FOLD)).bind(day).bind(folded.dims).bind(to).bind(day).bind(day + DAY);
+    fold.execute(&mut *conn).await?;
+    let last = sqlx::query(SELECT_LAST_DIM).fetch_one(&mut *conn).await?.opt_int("id")?.unwrap_or(0);
+    let (state, done) = if to < last { ((day, to), Fold::Part) } else { ((day + DAY, 0), Fold::Day) };
+    sqlx::query(SET_STATE).bind(state.0).bind(state.1).execute(conn).await?;
+    Ok(done)
+}
+
+/// The day to fold, if it is over. To find that days have no hours takes a look
+/// at all hours, which is worth it only for many days.
+async fn next_day(conn: &mut AnyConnection, folded: Folded, until: i64) -> Result<Option<i64>, StoreError> {
+    let mut day = folded.before;
+    if folded.dims == 0 && day < until.saturating_sub(GAP) {
+        match sqlx::query(SELECT_FIRST).bind(day).fetch_one(&mut *conn).await?.opt_int("start_at")? {
+            Some(first) => day = first - first.rem_euclid(DAY),
+            None => return Ok(None),
+        }
     }
-    query(Arc::clone(&FOLD)).bind(day).bind(day).bind(day + DAY).execute(&mut *conn).await?;
-    sqlx::query(SET_FOLDED).bind(day + DAY).execute(conn).await?;
-    Ok(true)
+    Ok((day.saturating_add(DAY) <= until).then_some(day))
 }

@@ -1,0 +1,3 @@
+-- Of the day that starts at folded_before, dims up to this one are in
+-- usage_rollup_day as well.
+ALTER TABLE usage_state ADD COLUMN folded_dims BIGINT NOT NULL DEFAULT 0;
