@@ -27,9 +27,9 @@ verify:
 # Ratios against bare loops and other proxies, within one run.
 bench:
 	.ci/needs build
-	cargo build --release --locked --workspace --bins
-	cargo bench --locked --workspace --bench accounting
-	target/release/clawgate-bench numbers
+	cargo build --profile dist --locked --workspace --bins
+	cargo bench --profile dist --locked --workspace --bench accounting
+	target/dist/clawgate-bench numbers
 
 # The web console comes with a later release.
 console:

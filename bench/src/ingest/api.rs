@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use serde_json::{Map, json};
+use clawgate_shared::clock;
+use serde_json::{Map, Value, json};
 
 use super::{Filled, println_json};
 use crate::Met;
@@ -12,7 +13,8 @@ use crate::failure::Failure;
 const LIMIT: f64 = 100.0;
 
 /// A kind of call: its name and its path; `{bot}` is another bot each time.
-fn kinds(from: &str, to: &str) -> Vec<(String, String)> {
+/// `back`: where a page in the middle of the log begins.
+fn kinds(from: &str, to: &str, back: &str) -> Vec<(String, String)> {
     let mut kinds = Vec::new();
     let mut add = |name: &str, path: String| kinds.push((name.to_owned(), path));
     for period in ["day", "week", "month"] {
@@ -39,6 +41,8 @@ fn kinds(from: &str, to: &str) -> Vec<(String, String)> {
     add("logs of a model", "/usage/logs?limit=50&model=claude-sonnet-4-5".to_owned());
     add("logs of failures", "/usage/logs?limit=50&outcome=upstream_error".to_owned());
     add("logs of a bot's failures", "/usage/logs?limit=50&outcome=upstream_error&bot={bot}".to_owned());
+    add("logs far back", format!("/usage/logs?limit=50&after={back}"));
+    add("logs of a bot far back", format!("/usage/logs?limit=50&bot={{bot}}&after={back}"));
     kinds
 }
 
@@ -48,7 +52,11 @@ pub(super) fn ask(filled: &mut Filled, calls: usize) -> Result<Met, Failure> {
     let mut report = Map::new();
     let mut all = Vec::new();
     let mut met = true;
-    for (name, path) in kinds(&from, &to) {
+    let middle = clock::rfc3339(filled.world.start + filled.world.duration_micros(filled.truth.events / 2));
+    let page = filled.plane.rest.call("GET", &format!("/usage/logs?limit=1&to={middle}"), None, None)?;
+    let back = page.get("next_cursor").and_then(Value::as_str);
+    let back = back.ok_or_else(|| Failure::Void(format!("no log before {middle}")))?;
+    for (name, path) in kinds(&from, &to, back) {
         let mut taken = Vec::with_capacity(calls);
         for call in 0..calls {
             let path = path.replace("{bot}", &format!("bench-{:04}", call * 37 % filled.world.bots.len()));

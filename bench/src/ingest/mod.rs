@@ -151,6 +151,7 @@ fn fill(load: &Load, limit: Duration, rate: u64) -> Result<Filled, Failure> {
         "events": truth.events,
         "seconds": (took * 10.0).round() / 10.0,
         "events_per_second": achieved.round(),
+        "batches_sent_again": truth.delayed,
         "control_cpu_micros_per_event": each(after.0 - before.0),
         "postgres_cpu_micros_per_event": each(after.1 - before.1),
         "disk_bytes_per_event": plane.disk_bytes() / truth.events.max(1),
@@ -162,7 +163,7 @@ fn fill(load: &Load, limit: Duration, rate: u64) -> Result<Filled, Failure> {
 impl Filled {
     /// Day and hour, in UTC, around everything that was shipped.
     fn span(&self) -> (String, String) {
-        let end = self.world.start + i64::try_from(self.truth.events).unwrap_or(0) * self.world.step_nanos / 1000;
+        let end = self.world.start + self.world.duration_micros(self.truth.events);
         let day = |at: i64| clock::rfc3339(at - at.rem_euclid(DAY));
         (day(self.world.start), day(end + DAY))
     }
@@ -178,6 +179,7 @@ impl Filled {
             tokens: number(&stats, "totalTokens"),
             input: number(&stats, "requestTokens"),
             errors: number(&stats, "errorCount"),
+            delayed: self.truth.delayed,
         };
         if found != self.truth {
             return Err(Failure::Void(format!("{found:?} were counted of {:?}", self.truth)));

@@ -23,6 +23,8 @@ pub(crate) struct Truth {
     pub(crate) input: u64,
     /// Exchanges that did not end well.
     pub(crate) errors: u64,
+    /// Batches that had to be sent again.
+    pub(crate) delayed: u64,
 }
 
 impl Truth {
@@ -32,6 +34,7 @@ impl Truth {
         self.tokens += other.tokens;
         self.input += other.input;
         self.errors += other.errors;
+        self.delayed += other.delayed;
     }
 }
 
@@ -45,6 +48,13 @@ pub(super) struct World {
     /// From one event of all shards to the next, nanoseconds.
     pub(super) step_nanos: i64,
     pub(super) shards: u64,
+}
+
+impl World {
+    /// How long so many events take, in microseconds.
+    pub(super) fn duration_micros(&self, events: u64) -> i64 {
+        i64::try_from(events).unwrap_or(i64::MAX).saturating_mul(self.step_nanos) / 1000
+    }
 }
 
 /// The records of one shard.
@@ -153,7 +163,8 @@ mod tests {
             assert!(settle.exchange_id[..16] >= last[..], "ids go up with time");
             last = settle.exchange_id[..16].to_owned();
             let (tokens, input) = (settle.total_tokens.unwrap_or(0), settle.input_tokens.unwrap_or(0));
-            found.add(Truth { events: 1, tokens, input, errors: u64::from(settle.status_code != 200) });
+            let errors = u64::from(settle.status_code != 200);
+            found.add(Truth { events: 1, tokens, input, errors, ..Truth::default() });
         }
         assert_eq!((records.len(), found), (400, truth));
     }

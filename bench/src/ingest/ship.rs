@@ -9,10 +9,14 @@ use clawgate_shared::id;
 use clawgate_shared::proto::node::ShipRequest;
 use clawgate_shared::proto::node::usage_ingest_client::UsageIngestClient;
 use tokio::sync::mpsc;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::records::{Source, Truth, World};
 use crate::failure::Failure;
+
+/// Before a batch is sent again that the control plane could not take.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// How much is shipped, and how.
 #[derive(Clone, Debug)]
@@ -90,7 +94,17 @@ async fn one_shard(
             records,
             instance_id: "bench".to_owned(),
         };
-        let reply = client.ship(request).await.map_err(Failure::setup("a batch was refused"))?.into_inner();
+        let reply = loop {
+            match client.ship(request.clone()).await {
+                Ok(reply) => break reply.into_inner(),
+                // A node tries again as well, and its records are still there.
+                Err(status) if status.code() == Code::Unavailable && began.elapsed() < plan.limit => {
+                    truth.delayed += 1;
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(status) => return Err(Failure::setup("a batch was refused")(status)),
+            }
+        };
         if reply.next_position != end {
             return Err(Failure::Void(format!("position {} after a batch up to {end}", reply.next_position)));
         }
