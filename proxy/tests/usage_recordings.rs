@@ -1,7 +1,7 @@
-//! Every recorded answer of the protocols a meter reads, whole and cut in
-//! pieces, against the usage that stands in its description.
+//! Every recorded answer, whole and cut in pieces, against the usage that stands
+//! in its description.
 
-#![allow(clippy::expect_used, reason = "a test")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::path::{Path, PathBuf};
 
@@ -33,26 +33,43 @@ struct Case {
     body: Vec<u8>,
 }
 
-fn protocol(name: &str) -> Option<Protocol> {
-    Some(match name {
+/// The protocol of the route that a recording was made on.
+fn protocol(name: &str, endpoint: &str) -> Protocol {
+    match name {
         "openai-chat" => Protocol::OpenAiChat,
         "openai-completions" => Protocol::OpenAiCompletions,
         "openai-responses" => Protocol::OpenAiResponses,
         "openai-embeddings" => Protocol::OpenAiEmbeddings,
         "anthropic-messages" => Protocol::AnthropicMessages,
+        "openai-audio" => Protocol::OpenAiAudio,
+        "openai-images" => Protocol::OpenAiImages,
+        "anthropic-complete" => Protocol::AnthropicComplete,
+        "anthropic-count" | "gemini-count" => Protocol::PromptCount,
         "gemini" => Protocol::Gemini,
-        _ => return None,
-    })
+        "gemini-embed" => Protocol::GeminiEmbed,
+        "gemini-interactions" => Protocol::GeminiInteractions,
+        "cohere-v1" | "cohere-v2" | "voyage" | "rerank-openai" if endpoint.ends_with("/rerank") => Protocol::Rerank,
+        "cohere-v1" | "cohere-v2" if endpoint.ends_with("/embed") => Protocol::CohereEmbed,
+        "cohere-v1" | "cohere-v2" => Protocol::Cohere,
+        "voyage" => Protocol::OpenAiEmbeddings,
+        "ollama-chat" | "ollama-generate" => Protocol::Ollama,
+        "ollama-embed" => Protocol::OllamaEmbed,
+        "dashscope" => Protocol::DashScope,
+        "bedrock-converse" => Protocol::BedrockConverse,
+        "bedrock-invoke" => Protocol::BedrockInvoke,
+        other => panic!("a recording of an unknown protocol {other}"),
+    }
 }
 
 fn cases() -> Vec<Case> {
     let Some(root) = recordings() else { return Vec::new() };
     let mut list = Vec::new();
-    for vendor in std::fs::read_dir(root).expect("readable").flatten().filter(|entry| entry.path().is_dir()) {
+    for vendor in std::fs::read_dir(&root).expect("readable").flatten().filter(|entry| entry.path().is_dir()) {
         for case in std::fs::read_dir(vendor.path()).expect("readable").flatten() {
             let meta: Value =
                 serde_json::from_slice(&std::fs::read(case.path().join("meta.json")).expect("meta")).expect("json");
-            let Some(protocol) = protocol(meta["protocol"].as_str().unwrap_or_default()) else { continue };
+            let text = |field: &str| meta[field].as_str().unwrap_or_default();
+            let protocol = protocol(text("protocol"), text("endpoint"));
             list.push(Case {
                 name: meta["id"].to_string(),
                 vendor: meta["vendor"].as_str().unwrap_or_default().to_owned(),
@@ -62,7 +79,8 @@ fn cases() -> Vec<Case> {
             });
         }
     }
-    assert!(list.len() > 400, "only {} recordings", list.len());
+    let listed = std::fs::read_to_string(root.join("INDEX.tsv")).expect("an index").lines().skip(1).count();
+    assert_eq!(list.len(), listed, "the index lists what is there");
     list
 }
 

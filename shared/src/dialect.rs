@@ -41,10 +41,40 @@ pub enum Protocol {
     OpenAiResponses,
     /// `embeddings`
     OpenAiEmbeddings,
+    /// `audio/speech`, `audio/transcriptions`, `audio/translations`
+    OpenAiAudio,
+    /// `images/generations`, `images/edits`, `images/variations`
+    OpenAiImages,
+    /// `rerank`, of Cohere, Jina, Voyage and those who speak their language
+    Rerank,
     /// `messages`
     AnthropicMessages,
+    /// `complete`, which reports nothing
+    AnthropicComplete,
+    /// What counts a prompt and generates nothing; it is never billed.
+    PromptCount,
     /// `models/{m}:generateContent`, `:streamGenerateContent`
     Gemini,
+    /// `:embedContent`, `:batchEmbedContents`, Vertex's `:predict`
+    GeminiEmbed,
+    /// `interactions`
+    GeminiInteractions,
+    /// `v2/chat`, `v1/chat`, `v1/generate`
+    Cohere,
+    /// `v2/embed`, `v1/embed`, `v1/classify`: billed in units
+    CohereEmbed,
+    /// `api/chat`, `api/generate`
+    Ollama,
+    /// `api/embed`, `api/embeddings`
+    OllamaEmbed,
+    /// DashScope's own API: generation, apps, embeddings
+    DashScope,
+    /// Hunyuan's own API: the action `ChatCompletions`
+    Hunyuan,
+    /// `model/{m}/converse`, `model/{m}/converse-stream`
+    BedrockConverse,
+    /// `model/{m}/invoke`, `model/{m}/invoke-with-response-stream`
+    BedrockInvoke,
     /// Relayed and counted as a request; no usage is read from it.
     Opaque,
 }
@@ -54,5 +84,43 @@ impl Protocol {
     #[must_use]
     pub const fn has_stream_options(self) -> bool {
         matches!(self, Self::OpenAiChat | Self::OpenAiCompletions)
+    }
+
+    /// Whether the most that a request may use is known before it is sent: what
+    /// adds to its prompt and what limits its answer is understood. Only such
+    /// requests can be held to a quota on tokens or money.
+    #[must_use]
+    pub const fn is_bounded(self) -> bool {
+        matches!(
+            self,
+            Self::OpenAiChat
+                | Self::OpenAiCompletions
+                | Self::OpenAiResponses
+                | Self::OpenAiEmbeddings
+                | Self::AnthropicMessages
+                | Self::Gemini
+        )
+    }
+
+    /// Whether an answer is text that a model wrote to a prompt in the request's
+    /// JSON, so that its tokens can be estimated when nobody reports them.
+    #[must_use]
+    pub const fn generates_text(self) -> bool {
+        matches!(
+            self,
+            Self::OpenAiChat
+                | Self::OpenAiCompletions
+                | Self::OpenAiResponses
+                | Self::AnthropicMessages
+                | Self::AnthropicComplete
+                | Self::Gemini
+                | Self::GeminiInteractions
+                | Self::Cohere
+                | Self::Ollama
+                | Self::DashScope
+                | Self::Hunyuan
+                | Self::BedrockConverse
+                | Self::BedrockInvoke
+        )
     }
 }

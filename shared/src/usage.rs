@@ -36,6 +36,12 @@ pub struct Billing {
     pub input_audio: Option<u64>,
     /// The part of `output` that is audio.
     pub output_audio: Option<u64>,
+    /// Prompt tokens that are billed, where those are other ones than `input`:
+    /// fewer (Cohere's billed units, routes that only count) or more
+    /// (Anthropic's iterations of other kinds).
+    pub billed_input: Option<u64>,
+    /// The same of `output`.
+    pub billed_output: Option<u64>,
 }
 
 impl Usage {

@@ -136,6 +136,8 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
             cache_write_1h: settle.cache_write_1h_tokens,
             input_audio: settle.input_audio_tokens,
             output_audio: settle.output_audio_tokens,
+            billed_input: settle.billed_input_tokens,
+            billed_output: settle.billed_output_tokens,
         },
         cost_micros: None,
         price_ref: String::new(),

@@ -66,6 +66,8 @@ pub struct Account {
     pub price: Option<Arc<Price>>,
     /// What is to be counted before the end, instead of what was reckoned.
     pub recount: Option<Recount>,
+    /// For the record, when there is no refusal to tell of: what was remarkable.
+    pub note: Option<String>,
     /// Where the OPEN record is.
     pub(super) ticket: Option<SpoolTicket>,
     /// It was sent without an OPEN record
@@ -92,6 +94,7 @@ impl Account {
             held_output: 0,
             price: None,
             recount: None,
+            note: None,
             ticket: None,
             unmetered: false,
         }
@@ -162,7 +165,7 @@ impl Account {
             outcome: ending.outcome.as_str(),
             status_code: u32::from(self.facts.status),
             error_code: refusal.map_or("", |r| r.code.as_str()),
-            error_message: refusal.map_or("", |r| r.message.as_str()),
+            error_message: refusal.map(|r| r.message.as_str()).or(self.note.as_deref()).unwrap_or_default(),
             input_tokens: usage.input,
             cached_input_tokens: usage.cached_input,
             cache_write_tokens: usage.cache_write,

@@ -120,11 +120,10 @@ impl Weight {
 pub fn spends(received: &Received, prepared: &Prepared<'_>) -> bool {
     let reads = matches!(received.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
     let route = &prepared.resolved.route;
-    let free =
-        ["count_tokens", ":countTokens", ":countTextTokens", ":countMessageTokens", "input_tokens", "moderations"];
     let batch = route.pattern.to_ascii_lowercase().contains("batch");
     let bills = route.class == RouteClass::Inference || batch;
-    prepared.websocket || (!reads && bills && !free.iter().any(|end| route.pattern.ends_with(end)))
+    let free = route.protocol == Protocol::PromptCount || route.pattern.ends_with("moderations");
+    prepared.websocket || (!reads && bills && !free)
 }
 
 /// What is done later or elsewhere cannot be held to a limit now.
@@ -136,8 +135,8 @@ fn countable(prepared: &Prepared<'_>) -> Result<(), Refusal> {
         "a quota applies, and deferred work (batches, background) cannot be held to it; send the request directly"
     } else if prepared.websocket {
         "a quota applies, and a WebSocket cannot be held to it; use the route's HTTP form"
-    } else if route.protocol == Protocol::Opaque && !embeds(prepared) {
-        "a quota on tokens or money applies, and what this route uses cannot be counted yet"
+    } else if !route.protocol.is_bounded() && !embeds(prepared) {
+        "a quota on tokens or money applies, and the most that a request on this route may use is not known"
     } else {
         return Ok(());
     };
@@ -156,7 +155,7 @@ fn set_limit(prepared: &Prepared<'_>, tokens: u64) -> Option<Splice> {
         (Protocol::OpenAiChat | Protocol::OpenAiCompletions | Protocol::AnthropicMessages, _) => LimitField::MaxTokens,
         (Protocol::OpenAiResponses, _) => LimitField::MaxOutputTokens,
         (Protocol::Gemini, _) => LimitField::Gemini,
-        (Protocol::OpenAiEmbeddings | Protocol::Opaque, _) => return None,
+        _ => return None,
     };
     splice::output_limit(prepared.peek.as_ref()?, field, tokens)
 }

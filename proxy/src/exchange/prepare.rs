@@ -145,10 +145,13 @@ async fn read_body<D: Downstream>(
 }
 
 /// Reads the JSON of routes whose usage we read. Other bodies (audio, forms)
-/// pass unseen.
+/// pass unseen, and so does what is not plain where nothing depends on it.
 fn look_into(resolved: &Resolved<'_>, received: &Received, body: &Bytes) -> Result<Option<Peek>, Refusal> {
     if resolved.route.protocol == Protocol::Opaque || received.method != Method::POST || !is_json(&received.headers) {
         return Ok(None);
+    }
+    if !resolved.route.protocol.is_bounded() {
+        return Ok(plain(body));
     }
     let refused = |text: String| Refusal::new(Code::BadRequest, text);
     let found = peek(body).map_err(|error| refused(error.to_string()))?;
@@ -166,12 +169,16 @@ fn look_into(resolved: &Resolved<'_>, received: &Received, body: &Bytes) -> Resu
 /// a WebSocket): from its JSON, or from its query. Empty when it is not plain.
 fn model_elsewhere(received: &Received, body: &Bytes) -> String {
     if received.method == Method::POST {
-        let found = is_json(&received.headers).then(|| peek(body).ok()).flatten();
-        let plain = found.filter(|found| found.repeated.is_none() && !found.model_is_no_text);
-        return plain.and_then(|found| found.model).map(|model| model.name).unwrap_or_default();
+        let found = is_json(&received.headers).then(|| plain(body)).flatten();
+        return found.and_then(|found| found.model).map(|model| model.name).unwrap_or_default();
     }
     let mut values = received.query_values("model");
     values.next().filter(|_| values.next().is_none()).unwrap_or_default()
+}
+
+/// What a body says, if it says everything once.
+fn plain(body: &Bytes) -> Option<Peek> {
+    peek(body).ok().filter(|found| found.repeated.is_none() && !found.model_is_no_text)
 }
 
 /// A missing content type is taken for JSON, as vendors do.

@@ -2,7 +2,6 @@
 //! sees them.
 
 use bytes::Bytes;
-use clawgate_shared::dialect::Protocol;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, StatusCode};
 
@@ -20,6 +19,17 @@ use crate::upstream::{Answer, Failure, for_bot};
 use crate::wire::error::stream_error;
 use crate::wire::{Meter, PromptSize, Report, UsageStripper, Vocabulary};
 
+/// Said in the row of an exchange whose counts are not the vendor's own.
+const ODD: &str =
+    "the vendor reported a count that cannot be: negative, broken or beyond 2^53; the nearest that can be stands here";
+
+/// A meter that has seen the answer's head.
+fn meter(prepared: &Prepared<'_>, answer: &Answer) -> Meter {
+    let mut meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
+    meter.told(|name| answer.headers.get(name).and_then(|value| value.to_str().ok()));
+    meter
+}
+
 /// Takes over what the meter found. What a vendor did not say of an answer that
 /// it gave, or could not say because the answer broke off, is estimated from the
 /// text; what it said stays, a zero too.
@@ -28,7 +38,10 @@ fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: 
     let usage = &mut report.usage;
     let silent = !usage.has_counts();
     let nothing = report.text.tokens() == 0 && report.error.is_some();
-    let read = prepared.resolved.route.protocol != Protocol::Opaque;
+    let protocol = prepared.resolved.route.protocol;
+    // Where not every request is answered with text, only text is estimated.
+    let read = protocol.is_bounded() || (protocol.generates_text() && report.text.tokens() > 0);
+    settlement.note = note(&report, settlement.facts.status);
     // An error in an answer that says nothing else costs nothing.
     settlement.owed &= !(nothing && silent);
     if read && settlement.owed && !nothing && (silent || !(whole || report.terminal)) {
@@ -49,7 +62,7 @@ fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: 
             usage.total = None;
             settlement.estimated = true;
             let model = usage.model.as_deref().unwrap_or(&settlement.facts.model);
-            let vocabulary = Vocabulary::of(prepared.resolved.route.protocol, model);
+            let vocabulary = Vocabulary::of(protocol, model);
             settlement.recount = vocabulary.zip(report.sample.take()).map(|(vocabulary, sample)| {
                 let answer = Answered { sample, all: report.text, least: counted, most: most.output };
                 Recount { vocabulary, prompt, answer }
@@ -58,6 +71,14 @@ fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: 
     }
     settlement.usage = std::mem::take(&mut report.usage);
     report
+}
+
+/// What is remarkable about an answer that looks good.
+fn note(report: &Report, status: u16) -> Option<String> {
+    match &report.error {
+        Some(code) if status < 400 => Some(format!("the answer holds an error of the vendor: {code}")),
+        _ => report.odd.then(|| ODD.to_owned()),
+    }
 }
 
 /// What happened next on either side.
@@ -74,7 +95,7 @@ pub async fn without_client(
     chosen: Chosen<'_>,
     mut watch: Watch<'_>,
 ) -> (Outcome, Option<Refusal>) {
-    let meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
+    let meter = meter(prepared, &chosen.answer);
     let status = chosen.answer.status;
     settlement.facts.status = status.as_u16();
     settlement.owed |= !status.is_client_error() && !status.is_server_error();
@@ -100,7 +121,7 @@ pub async fn relay<D: Downstream>(
     let Chosen { mut answer, asked_usage, .. } = chosen;
     let services = settlement.services();
     let status = answer.status;
-    let mut meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
+    let mut meter = meter(prepared, &answer);
     let mut stripper = asked_usage.then(UsageStripper::new);
     settlement.facts.status = status.as_u16();
     settlement.owed |= !status.is_client_error() && !status.is_server_error();

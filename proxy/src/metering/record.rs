@@ -195,13 +195,15 @@ impl SettleRecord<'_> {
                     text(out, 2, value, MAX_SMALL_TEXT);
                 });
             }
-            let Billing { tier, cache_write_1h, input_audio, output_audio } = self.billing;
+            let Billing { tier, cache_write_1h, input_audio, output_audio, billed_input, billed_output } = self.billing;
             if tier != ServiceTier::Standard {
                 text(out, 32, tier.as_str(), MAX_SMALL_TEXT);
             }
             optional(out, 33, cache_write_1h);
             optional(out, 34, input_audio);
             optional(out, 35, output_audio);
+            optional(out, 36, billed_input);
+            optional(out, 37, billed_output);
         });
     }
 }
@@ -363,6 +365,8 @@ mod tests {
             cache_write_1h_tokens: settle.billing.cache_write_1h,
             input_audio_tokens: settle.billing.input_audio,
             output_audio_tokens: settle.billing.output_audio,
+            billed_input_tokens: settle.billing.billed_input,
+            billed_output_tokens: settle.billing.billed_output,
         }
     }
 
@@ -411,7 +415,7 @@ mod tests {
         fn a_settle_decodes_to_itself(
             texts in texts(),
             numbers in any::<(i64, u64, bool)>(),
-            counts in proptest::collection::vec(any::<Option<u64>>(), 10),
+            counts in proptest::collection::vec(any::<Option<u64>>(), 12),
             status in any::<u32>(),
             duration in any::<u64>(),
             tried in proptest::collection::vec(("\\PC{0,300}", any::<u32>(), "\\PC{0,9}", any::<u32>()), 0..4),
@@ -443,6 +447,8 @@ mod tests {
                     cache_write_1h: counts[7],
                     input_audio: counts[8],
                     output_audio: counts[9],
+                    billed_input: counts[10],
+                    billed_output: counts[11],
                 },
             };
             let mut out = Vec::new();

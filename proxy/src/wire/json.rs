@@ -25,15 +25,26 @@ pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     strict: bool,
+    odd: bool,
 }
 
 impl<'a> Scanner<'a> {
     pub(super) const fn strict(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, strict: true }
+        Self { bytes, at: 0, strict: true, odd: false }
     }
 
     pub(super) const fn lenient(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, strict: false }
+        Self { bytes, at: 0, strict: false, odd: false }
+    }
+
+    /// Notes that a number was read which cannot be what it stands for.
+    pub(super) const fn doubt(&mut self) {
+        self.odd = true;
+    }
+
+    /// Whether there was such a number.
+    pub(super) const fn doubted(&self) -> bool {
+        self.odd
     }
 
     /// The offset of the next unread byte.

@@ -6,9 +6,12 @@
 //! Deliberately absent: clocks, tasks, sockets, configuration, prices, and any
 //! DOM of a body: what is not asked for is skipped, never built.
 
+mod collect;
 pub mod error;
+pub mod eventstream;
 pub mod input;
 mod json;
+pub mod ndjson;
 pub mod peek;
 pub mod splice;
 pub mod sse;

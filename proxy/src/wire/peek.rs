@@ -122,7 +122,7 @@ impl Limits {
             Protocol::OpenAiCompletions | Protocol::AnthropicMessages => [&self.max_tokens, &self.max_tokens],
             Protocol::OpenAiResponses => [&self.max_output_tokens, &self.max_output_tokens],
             Protocol::Gemini => [&self.gemini, &self.gemini],
-            Protocol::OpenAiEmbeddings | Protocol::Opaque => return None,
+            _ => return None,
         };
         names.into_iter().filter_map(|limit| limit.as_ref()?.tokens).max()
     }

@@ -76,20 +76,28 @@ impl Resolved<'_> {
     }
 
     /// Whether the path itself asks for a stream
-    /// (`models/{m}:streamGenerateContent`).
+    /// (`models/{m}:streamGenerateContent`, `model/{m}/converse-stream`).
     #[must_use]
     pub fn streams_by_path(&self) -> bool {
-        self.route.pattern.ends_with(":streamGenerateContent")
+        [":streamGenerateContent", "/converse-stream", "/invoke-with-response-stream"]
+            .iter()
+            .any(|end| self.route.pattern.ends_with(end))
     }
 
     /// Whose error shape a caller of this route expects.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match self.route.protocol {
-            Protocol::AnthropicMessages => Dialect::Anthropic,
-            Protocol::Gemini => Dialect::Gemini,
-            Protocol::Opaque => self.vendor_dialect,
-            _ => Dialect::OpenAi,
+            Protocol::AnthropicMessages | Protocol::AnthropicComplete => Dialect::Anthropic,
+            Protocol::PromptCount if self.route.pattern.starts_with("messages/") => Dialect::Anthropic,
+            Protocol::Gemini | Protocol::GeminiEmbed | Protocol::GeminiInteractions => Dialect::Gemini,
+            Protocol::OpenAiChat
+            | Protocol::OpenAiCompletions
+            | Protocol::OpenAiResponses
+            | Protocol::OpenAiEmbeddings
+            | Protocol::OpenAiAudio
+            | Protocol::OpenAiImages => Dialect::OpenAi,
+            _ => self.vendor_dialect,
         }
     }
 }

@@ -55,12 +55,35 @@ pub(super) fn custom(path: &str) -> Route {
         Protocol::OpenAiCompletions
     } else if ends("responses") {
         Protocol::OpenAiResponses
-    } else if ends("embeddings") {
+    } else if ends("embeddings") && !ends("api/embeddings") {
         Protocol::OpenAiEmbeddings
     } else if ends("messages") {
         Protocol::AnthropicMessages
     } else if path.ends_with(":generateContent") || path.ends_with(":streamGenerateContent") {
         Protocol::Gemini
+    } else if path.ends_with(":embedContent") || path.ends_with(":batchEmbedContents") {
+        Protocol::GeminiEmbed
+    } else if ends("messages/count_tokens") || path.ends_with(":countTokens") {
+        Protocol::PromptCount
+    } else if ends("rerank") {
+        Protocol::Rerank
+    } else if ["audio/speech", "audio/transcriptions", "audio/translations"].into_iter().any(ends) {
+        Protocol::OpenAiAudio
+    } else if ["images/generations", "images/edits", "images/variations"].into_iter().any(ends) {
+        Protocol::OpenAiImages
+    } else if ends("v2/chat") {
+        Protocol::Cohere
+    } else if ends("api/chat") || ends("api/generate") {
+        Protocol::Ollama
+    } else if ends("api/embed") || ends("api/embeddings") {
+        Protocol::OllamaEmbed
+    } else if path.ends_with("/converse") || path.ends_with("/converse-stream") {
+        Protocol::BedrockConverse
+    } else if path.ends_with("/invoke") || path.ends_with("/invoke-with-response-stream") {
+        Protocol::BedrockInvoke
+    } else if ends("ChatCompletions") {
+        // Tencent's name for the action, behind something that signs requests.
+        Protocol::Hunyuan
     } else {
         Protocol::Opaque
     };
@@ -96,16 +119,16 @@ pub(super) const OPENAI: &[Route] = &[
     post("completions", Protocol::OpenAiCompletions),
     post("responses", Protocol::OpenAiResponses),
     post("responses/compact", Protocol::OpenAiResponses),
-    plain("responses/input_tokens"),
+    post("responses/input_tokens", Protocol::PromptCount),
     post("embeddings", Protocol::OpenAiEmbeddings),
     plain("moderations"),
-    plain("images/generations"),
-    plain("images/edits"),
-    plain("images/variations"),
-    plain("audio/speech"),
-    plain("audio/transcriptions"),
-    plain("audio/translations"),
-    plain("rerank"),
+    post("images/generations", Protocol::OpenAiImages),
+    post("images/edits", Protocol::OpenAiImages),
+    post("images/variations", Protocol::OpenAiImages),
+    post("audio/speech", Protocol::OpenAiAudio),
+    post("audio/transcriptions", Protocol::OpenAiAudio),
+    post("audio/translations", Protocol::OpenAiAudio),
+    post("rerank", Protocol::Rerank),
     get("models"),
     get("models/**"),
     get("realtime"),
@@ -145,8 +168,8 @@ pub(super) const ANTHROPIC: &[Route] = &[
     forbidden("organizations/**"),
     forbidden("oauth/**"),
     post("messages", Protocol::AnthropicMessages),
-    plain("messages/count_tokens"),
-    plain("complete"),
+    post("messages/count_tokens", Protocol::PromptCount),
+    post("complete", Protocol::AnthropicComplete),
     post("chat/completions", Protocol::OpenAiChat),
     get("models"),
     get("models/*"),
@@ -160,7 +183,7 @@ pub(super) const ANTHROPIC: &[Route] = &[
 
 /// The Anthropic skin of another vendor, below a root of its own.
 pub(super) const ANTHROPIC_SKIN: &[Route] =
-    &[post("messages", Protocol::AnthropicMessages), plain("messages/count_tokens")];
+    &[post("messages", Protocol::AnthropicMessages), post("messages/count_tokens", Protocol::PromptCount)];
 
 /// What Google's Generative Language API serves.
 pub(super) const GEMINI: &[Route] = &[
@@ -174,17 +197,17 @@ pub(super) const GEMINI: &[Route] = &[
     forbidden("corpora/*/permissions/**"),
     post("models/{m}:generateContent", Protocol::Gemini),
     post("models/{m}:streamGenerateContent", Protocol::Gemini),
-    plain("models/{m}:countTokens"),
-    plain("models/{m}:embedContent"),
-    plain("models/{m}:batchEmbedContents"),
+    post("models/{m}:countTokens", Protocol::PromptCount),
+    post("models/{m}:embedContent", Protocol::GeminiEmbed),
+    post("models/{m}:batchEmbedContents", Protocol::GeminiEmbed),
     plain("models/{m}:embedText"),
     plain("models/{m}:batchEmbedText"),
     plain("models/{m}:generateText"),
     plain("models/{m}:generateMessage"),
     plain("models/{m}:generateAnswer"),
-    plain("models/{m}:countTextTokens"),
-    plain("models/{m}:countMessageTokens"),
-    plain("models/{m}:predict"),
+    post("models/{m}:countTextTokens", Protocol::PromptCount),
+    post("models/{m}:countMessageTokens", Protocol::PromptCount),
+    post("models/{m}:predict", Protocol::GeminiEmbed),
     account("models/{m}:predictLongRunning"),
     account("models/{m}:batchGenerateContent"),
     account("models/{m}:asyncBatchEmbedContent"),
@@ -194,7 +217,7 @@ pub(super) const GEMINI: &[Route] = &[
     get("models/*"),
     post("tunedModels/{m}:generateContent", Protocol::Gemini),
     post("tunedModels/{m}:streamGenerateContent", Protocol::Gemini),
-    plain("interactions"),
+    post("interactions", Protocol::GeminiInteractions),
     account("interactions/**"),
     account("tunedModels"),
     account("tunedModels/**"),
@@ -288,6 +311,22 @@ mod tests {
         assert_eq!(custom("v1/completions").protocol, Protocol::OpenAiCompletions);
         assert_eq!(custom("x/messages").protocol, Protocol::AnthropicMessages);
         assert_eq!(custom("models/{m}:generateContent").protocol, Protocol::Gemini);
-        assert_eq!(custom("rerank").protocol, Protocol::Opaque);
+        for (path, protocol) in [
+            ("rerank", Protocol::Rerank),
+            ("v1/messages/count_tokens", Protocol::PromptCount),
+            ("models/{m}:countTokens", Protocol::PromptCount),
+            ("models/{m}:embedContent", Protocol::GeminiEmbed),
+            ("v1/audio/transcriptions", Protocol::OpenAiAudio),
+            ("images/edits", Protocol::OpenAiImages),
+            ("v2/chat", Protocol::Cohere),
+            ("api/chat", Protocol::Ollama),
+            ("api/embeddings", Protocol::OllamaEmbed),
+            ("model/{m}/converse-stream", Protocol::BedrockConverse),
+            ("model/{m}/invoke", Protocol::BedrockInvoke),
+            ("hunyuan/ChatCompletions", Protocol::Hunyuan),
+            ("tokenize", Protocol::Opaque),
+        ] {
+            assert_eq!(custom(path).protocol, protocol, "{path}");
+        }
     }
 }

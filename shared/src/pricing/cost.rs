@@ -30,21 +30,28 @@ pub struct Spent {
 
 impl Spent {
     /// What a vendor's report bills: `None` when it says neither what went in
-    /// nor what came out, because a total alone cannot be priced.
+    /// nor what came out, because a total alone cannot be priced. Where it says
+    /// that other tokens are billed than were used, those count: more of them
+    /// at the plain rates of this model, fewer without parts, because what a
+    /// vendor leaves out is cached or its own.
     #[must_use]
     pub fn of(usage: &Usage) -> Option<Self> {
-        if usage.input.is_none() && usage.output.is_none() {
+        let billing = &usage.billing;
+        let (input, output) = (billing.billed_input.or(usage.input), billing.billed_output.or(usage.output));
+        if input.is_none() && output.is_none() {
             return None;
         }
+        let whole = billing.billed_input.is_none_or(|billed| usage.input.is_some_and(|used| billed >= used));
+        let part = |count: Option<u64>| count.filter(|_| whole).unwrap_or(0);
         Some(Self {
-            input: usage.input.unwrap_or(0),
-            cached_input: usage.cached_input.unwrap_or(0),
-            cache_write: usage.cache_write.unwrap_or(0),
-            cache_write_1h: usage.billing.cache_write_1h.unwrap_or(0),
-            input_audio: usage.billing.input_audio.unwrap_or(0),
-            output: usage.output.unwrap_or(0),
+            input: input.unwrap_or(0),
+            cached_input: part(usage.cached_input),
+            cache_write: part(usage.cache_write),
+            cache_write_1h: part(billing.cache_write_1h),
+            input_audio: part(billing.input_audio),
+            output: output.unwrap_or(0),
             reasoning: usage.reasoning.unwrap_or(0),
-            output_audio: usage.billing.output_audio.unwrap_or(0),
+            output_audio: billing.output_audio.unwrap_or(0),
         })
     }
 
@@ -118,6 +125,7 @@ mod tests {
 
     use super::*;
     use crate::pricing::{Band, Rate, Rates};
+    use crate::usage::Billing;
 
     fn rates(list: &[(Component, &str)]) -> Rates {
         list.iter().fold(Rates::default(), |rates, (component, text)| {
@@ -200,6 +208,27 @@ mod tests {
         ] {
             assert_eq!(cost(&spent, &model(), tier), Some(wanted), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_billed_may_be_other_than_what_was_used() {
+        let billed =
+            |input, output| Billing { billed_input: Some(input), billed_output: Some(output), ..Billing::default() };
+        let usage = |billing| Usage {
+            input: Some(1000),
+            cached_input: Some(400),
+            output: Some(100),
+            reasoning: Some(60),
+            billing,
+            ..Usage::default()
+        };
+        let micros = |usage: &Usage| Spent::of(usage).and_then(|spent| cost(&spent, &model(), ServiceTier::Standard));
+        assert_eq!(micros(&usage(Billing::default())), Some(1800 + 120 + 1500));
+        assert_eq!(micros(&usage(billed(0, 0))), Some(0), "only counted");
+        assert_eq!(micros(&usage(billed(300, 90))), Some(900 + 1350), "units");
+        assert_eq!(micros(&usage(billed(1500, 100))), Some(3300 + 120 + 1500), "iterations beside");
+        let units = Usage { billing: Billing { billed_input: Some(9), ..Billing::default() }, ..Usage::default() };
+        assert_eq!(micros(&units), Some(27));
     }
 
     #[test]

@@ -27,6 +27,9 @@ struct Counts {
     /// Of the cache writes those for an hour.
     written_1h: Option<u64>,
     tier: Option<ServiceTier>,
+    /// Billed beside the others: prompts and answers of iterations that are no
+    /// message of this model (an advisor, a compaction).
+    beside: Option<(u64, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +46,7 @@ impl Anthropic {
         if whole || !only_whole {
             self.counts.overlay(found.counts);
             outcome.absorb(found.said);
+            outcome.odd |= scanner.doubted();
         }
         whole.then(|| scanner.at())
     }
@@ -63,9 +67,12 @@ impl Anthropic {
         let parts = [fresh, cache_read, cache_write];
         let input =
             parts.iter().any(Option::is_some).then(|| parts.into_iter().flatten().fold(0_u64, u64::saturating_add));
+        let beside = self.counts.beside;
         let billing = Billing {
             tier: self.counts.tier.unwrap_or_default(),
             cache_write_1h: self.counts.written_1h,
+            billed_input: beside.map(|(more, _)| input.unwrap_or(0).saturating_add(more)),
+            billed_output: beside.map(|(_, more)| output.unwrap_or(0).saturating_add(more)),
             ..Billing::default()
         };
         Usage {
@@ -139,6 +146,7 @@ impl Counts {
                     })?;
                     self.written_parts = sum.or(self.written_parts);
                 }
+                b"iterations" if scanner.next() == Some(b'[') => self.beside = beside(scanner)?,
                 b"service_tier" => self.tier = served(scanner)?.or(self.tier),
                 b"output_tokens_details" => {
                     object_or_skip(scanner, |scanner, name| {
@@ -167,5 +175,37 @@ impl Counts {
         self.thinking = later.thinking.or(self.thinking);
         self.written_1h = later.written_1h.or(self.written_1h);
         self.tier = later.tier.or(self.tier);
+        self.beside = later.beside.or(self.beside);
     }
+}
+
+/// Sums up the iterations that the counts around them leave out; `None` when
+/// there are none.
+fn beside(scanner: &mut Scanner<'_>) -> Step<Option<(u64, u64)>> {
+    let mut sum: Option<(u64, u64)> = None;
+    scanner.array(|scanner| {
+        let (mut input, mut output, mut inside) = (0_u64, 0_u64, true);
+        object_or_skip(scanner, |scanner, name| {
+            match name {
+                b"type" => {
+                    inside =
+                        scanner.text()?.is_none_or(|(kind, _)| matches!(kind.as_str(), "message" | "fallback_message"));
+                }
+                b"input_tokens" | b"cache_read_input_tokens" | b"cache_creation_input_tokens" => {
+                    input = input.saturating_add(count(scanner)?.unwrap_or(0));
+                }
+                b"output_tokens" => output = count(scanner)?.unwrap_or(0),
+                _ => {
+                    scanner.skip()?;
+                }
+            }
+            Ok(())
+        })?;
+        if !inside {
+            let (asked, given) = sum.unwrap_or_default();
+            sum = Some((asked.saturating_add(input), given.saturating_add(output)));
+        }
+        Ok(())
+    })?;
+    Ok(sum)
 }

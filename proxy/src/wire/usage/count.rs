@@ -4,19 +4,37 @@ use clawgate_shared::pricing::ServiceTier;
 
 use super::super::json::{Scanner, Step};
 
-/// Reads any value as a token count: negative is zero, a fraction is cut, what
-/// is no number is `None`. Never over `i64::MAX`, the widest a column holds.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+/// The largest count that is believed: what every JSON number can say exactly.
+/// A thousand of them still fit together into a column.
+pub(super) const MOST: u64 = 1 << 53;
+
+/// Reads any value as a token count: negative is zero, a fraction is cut, more
+/// than [`MOST`] is that, and the scanner notes each of the three. What is no
+/// number is `None`.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
 pub(super) fn count(scanner: &mut Scanner<'_>) -> Step<Option<u64>> {
-    const MOST: u64 = i64::MAX as u64;
-    Ok(scanner.number()?.and_then(|digits| {
-        let text = std::str::from_utf8(digits).ok()?;
-        if let Ok(whole) = text.parse::<u64>() {
-            return Some(whole.min(MOST));
+    let Some(digits) = scanner.number()? else { return Ok(None) };
+    let text = std::str::from_utf8(digits).unwrap_or_default();
+    if let Ok(whole) = text.parse::<u64>() {
+        if whole > MOST {
+            scanner.doubt();
         }
-        let number = text.parse::<f64>().ok().filter(|number| !number.is_nan())?;
-        Some((number.max(0.0) as u64).min(MOST))
-    }))
+        return Ok(Some(whole.min(MOST)));
+    }
+    let Some(number) = text.parse::<f64>().ok().filter(|number| !number.is_nan()) else { return Ok(None) };
+    if number < 0.0 || number > MOST as f64 || number.fract() != 0.0 {
+        scanner.doubt();
+    }
+    Ok(Some((number.max(0.0) as u64).min(MOST)))
+}
+
+/// The sum, absent only when both are.
+pub(super) const fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.saturating_add(b)),
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (None, None) => None,
+    }
 }
 
 /// Reads what a vendor says of how it served the request.
@@ -63,21 +81,27 @@ mod tests {
 
     #[test]
     fn odd_numbers() {
-        for (text, want) in [
-            ("0", Some(0)),
-            ("-9", Some(0)),
-            ("12.0", Some(12)),
-            ("1e3", Some(1000)),
-            ("5000000000", Some(5_000_000_000)),
-            ("9223372036854775807", Some(9_223_372_036_854_775_807)),
-            ("99999999999999999999", Some(9_223_372_036_854_775_807)),
-            ("-1e400", Some(0)),
-            ("null", None),
-            ("\"12\"", None),
-            ("NaN", None),
-            ("[1]", None),
+        for (text, want, odd) in [
+            ("0", Some(0), false),
+            ("-9", Some(0), true),
+            ("12.0", Some(12), false),
+            ("12.7", Some(12), true),
+            ("1e3", Some(1000), false),
+            ("5000000000", Some(5_000_000_000), false),
+            ("9007199254740992", Some(MOST), false),
+            ("9007199254740993", Some(MOST), true),
+            ("9223372036854775807", Some(MOST), true),
+            ("99999999999999999999", Some(MOST), true),
+            ("1e400", Some(MOST), true),
+            ("-1e400", Some(0), true),
+            ("null", None, false),
+            ("\"12\"", None, false),
+            ("NaN", None, false),
+            ("[1]", None, false),
         ] {
-            assert_eq!(count(&mut Scanner::lenient(text.as_bytes())), Ok(want), "{text}");
+            let mut scanner = Scanner::lenient(text.as_bytes());
+            assert_eq!(count(&mut scanner), Ok(want), "{text}");
+            assert_eq!(scanner.doubted(), odd, "{text}");
         }
     }
 }

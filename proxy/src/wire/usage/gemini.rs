@@ -40,6 +40,7 @@ impl Gemini {
         if whole || !only_whole {
             self.counts = found.counts.or(self.counts);
             outcome.absorb(found.said);
+            outcome.odd |= scanner.doubted();
         }
         whole.then(|| scanner.at())
     }

@@ -3,17 +3,28 @@
 //! Invariant: what a [`Meter`] reports does not depend on how the bytes were
 //! cut, and the last report of a vendor wins: counts are never added up, a
 //! later null never erases one. An answer without usage gives none.
+//! Counts that cannot be are made possible ones, and the report says so.
 //! Beside counts it measures text, which is no count, and keeps a bounded part
 //! of it, from which tokens can be counted when nobody reports them.
 //! Deliberately absent: prices; and anything about a vendor but
 //! the few arithmetic quirks that its numbers cannot tell.
 
 mod anthropic;
-mod collect;
+mod bedrock;
+mod cohere;
+mod complete;
 mod count;
+mod dashscope;
 mod gemini;
+mod gemini_embed;
+mod hunyuan;
+mod interactions;
+mod ollama;
 mod openai;
+mod other;
 mod outcome;
+mod prompt_count;
+mod rerank;
 mod sample;
 mod spot;
 mod text;
@@ -21,11 +32,14 @@ mod text;
 use clawgate_shared::dialect::Protocol;
 use clawgate_shared::usage::Usage;
 
+use super::collect::Collector;
+use super::ndjson::Value;
 use super::sse::{self, Framer, Unit};
+use super::{eventstream, ndjson};
 use anthropic::Anthropic;
-use collect::Collector;
 use gemini::Gemini;
 use openai::OpenAi;
+use other::Other;
 use outcome::Outcome;
 
 pub use sample::{PromptSize, Sample, Scale};
@@ -44,6 +58,10 @@ pub enum Framing {
     Events,
     /// One JSON value, several, or an array of them.
     Json,
+    /// JSON values one after the other, in a dialect that streams so.
+    Values,
+    /// Amazon's binary event stream.
+    Messages,
 }
 
 /// What an answer said about itself.
@@ -63,12 +81,16 @@ pub struct Report {
     pub text: TextSize,
     /// A part of that text, in dialects whose tokens can be counted.
     pub sample: Option<Sample>,
+    /// The vendor said a number that cannot be a count: negative, broken or
+    /// beyond 2^53. Zero, the whole or 2^53 stands in its place.
+    pub odd: bool,
 }
 
 /// Counts one answer. Feed it every byte the vendor sent, in order.
 #[derive(Debug)]
 pub struct Meter {
     source: Source,
+    habit: Habit,
     reader: Reader,
     outcome: Outcome,
     scratch: Vec<u8>,
@@ -81,8 +103,28 @@ enum Source {
     Unknown,
     Events(Framer),
     Json(Collector),
+    Values {
+        framer: ndjson::Framer,
+        /// Values that came so far, and whether the last said that more follow.
+        count: u64,
+        open: bool,
+    },
+    Messages(eventstream::Framer),
     /// Nothing is read.
     Off,
+}
+
+/// What the first byte of an answer may mean, beside events and JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Habit {
+    /// Nothing else.
+    Plain,
+    /// An object may be the first of many.
+    Values,
+    /// A zero begins a binary event stream.
+    Messages,
+    /// It may be a sound or a picture.
+    Media,
 }
 
 #[derive(Debug)]
@@ -90,6 +132,7 @@ enum Reader {
     OpenAi(OpenAi),
     Anthropic(Anthropic),
     Gemini(Gemini),
+    Other(Other),
 }
 
 impl Meter {
@@ -100,13 +143,30 @@ impl Meter {
         let reader = match protocol {
             Protocol::AnthropicMessages => Reader::Anthropic(Anthropic::default()),
             Protocol::Gemini => Reader::Gemini(Gemini::default()),
-            _ => Reader::OpenAi(OpenAi::new(protocol, vendor)),
+            _ => match Other::new(protocol) {
+                Some(other) => Reader::Other(other),
+                None => Reader::OpenAi(OpenAi::new(protocol, vendor)),
+            },
         };
         let source = if protocol == Protocol::Opaque { Source::Off } else { Source::Unknown };
-        let keeps = protocol != Protocol::Opaque && matches!(reader, Reader::OpenAi(_));
+        let habit = match protocol {
+            Protocol::Cohere | Protocol::Ollama => Habit::Values,
+            Protocol::BedrockConverse | Protocol::BedrockInvoke => Habit::Messages,
+            Protocol::OpenAiAudio | Protocol::OpenAiImages => Habit::Media,
+            _ => Habit::Plain,
+        };
+        let keeps = protocol != Protocol::Opaque && matches!(reader, Reader::OpenAi(_)) && habit != Habit::Media;
         let sample = keeps.then(Sample::default);
         let outcome = Outcome { sample, ..Outcome::default() };
-        Self { source, reader, outcome, scratch: Vec::new(), tries: 0, scale: Scale::default() }
+        Self { source, habit, reader, outcome, scratch: Vec::new(), tries: 0, scale: Scale::default() }
+    }
+
+    /// What the head of the answer says of usage, where a vendor puts it there;
+    /// to be called before the first byte.
+    pub fn told<'h>(&mut self, header: impl Fn(&str) -> Option<&'h str>) {
+        if let Reader::Other(reader) = &mut self.reader {
+            reader.told(header);
+        }
     }
 
     /// Looks at a chunk.
@@ -122,6 +182,21 @@ impl Meter {
                 let (scratch, tries) = (&mut self.scratch, &mut self.tries);
                 framer.feed(chunk, |unit, _| reader.unit(unit, scratch, tries, outcome));
             }
+            Source::Values { framer, count, open } => {
+                let (reader, outcome) = (&mut self.reader, &mut self.outcome);
+                framer.feed(chunk, |value| {
+                    *open = reader.piece(value, *count == 0, outcome);
+                    *count += 1;
+                });
+            }
+            Source::Messages(framer) => {
+                let (reader, outcome, scratch) = (&mut self.reader, &mut self.outcome, &mut self.scratch);
+                framer.feed(chunk, |message| {
+                    if let Reader::Other(reader) = reader {
+                        reader.message(&message, scratch, outcome);
+                    }
+                });
+            }
         }
     }
 
@@ -136,18 +211,33 @@ impl Meter {
                 let (scratch, tries) = (&mut self.scratch, &mut self.tries);
                 framer.finish(|unit| reader.unit(unit, scratch, tries, outcome));
             }
+            Source::Values { framer, count, open } => {
+                // One that was not the first of many is the whole answer.
+                self.outcome.terminal |= *count == 1 && !*open;
+                let (reader, outcome) = (&mut self.reader, &mut self.outcome);
+                framer.finish(|value| {
+                    reader.piece(value, *count == 0, outcome);
+                    outcome.terminal = false;
+                });
+            }
+            Source::Messages(_) => {}
         }
         let mut usage = match &self.reader {
             Reader::OpenAi(reader) => reader.usage(),
             Reader::Anthropic(reader) => reader.usage(),
             Reader::Gemini(reader) => reader.usage(),
+            Reader::Other(reader) => reader.usage(),
         };
         usage.model = self.outcome.model;
         let (mut text, mut sample) = (self.outcome.text, self.outcome.sample);
         if let (Source::Json(collector), false) = (&self.source, usage.has_counts()) {
-            text.answer(collector.head(), sample.as_mut());
+            match &self.reader {
+                Reader::Other(_) => text.written(collector.head()),
+                _ => text.answer(collector.head(), sample.as_mut()),
+            }
         }
-        Report { usage, terminal: self.outcome.terminal, error: self.outcome.error, text, sample }
+        let Outcome { terminal, error, odd, .. } = self.outcome;
+        Report { usage, terminal, error, text, sample, odd }
     }
 
     /// What the answer's first bytes tell.
@@ -157,6 +247,8 @@ impl Meter {
             Source::Unknown | Source::Off => Framing::Unknown,
             Source::Events(_) => Framing::Events,
             Source::Json(_) => Framing::Json,
+            Source::Values { .. } => Framing::Values,
+            Source::Messages(_) => Framing::Messages,
         }
     }
 
@@ -179,7 +271,7 @@ impl Meter {
         self.scale = scale;
     }
 
-    /// Whether the end was seen already. Only event streams tell before
+    /// Whether the end was seen already. Only streams tell before
     /// [`Self::finish`].
     #[must_use]
     pub const fn terminal(&self) -> bool {
@@ -198,8 +290,13 @@ impl Meter {
     /// The first byte that is no white space decides: content types lie.
     fn sniff(&mut self, chunk: &[u8]) {
         let Some(first) = chunk.iter().find(|byte| !byte.is_ascii_whitespace()) else { return };
-        self.source = match first {
-            b'{' | b'[' | b'"' => Source::Json(Collector::default()),
+        self.source = match (first, self.habit) {
+            (b'{', Habit::Values) => Source::Values { framer: ndjson::Framer::default(), count: 0, open: false },
+            (b'{' | b'[' | b'"', _) => Source::Json(Collector::default()),
+            (0, Habit::Messages) => Source::Messages(eventstream::Framer::default()),
+            // `data`, `event`, `id`, `retry`, a comment, a byte order mark.
+            (b'd' | b'e' | b'i' | b'r' | b':' | 0xef, _) => Source::Events(Framer::default()),
+            (_, Habit::Media) => Source::Off,
             _ => Source::Events(Framer::default()),
         };
     }
@@ -225,7 +322,20 @@ impl Reader {
             }
             Unit::Oversize { head, tail } => {
                 outcome.terminal |= spot::oversize_end(head) || self.finished(tail);
-                self.tail(tail);
+                self.tail(tail, outcome);
+            }
+        }
+    }
+
+    /// One value of a stream of values; whether more will follow by its word.
+    fn piece(&mut self, value: Value<'_>, first: bool, outcome: &mut Outcome) -> bool {
+        let Self::Other(reader) = self else { return false };
+        match value {
+            Value::Whole(json) | Value::Broken(json) => reader.piece(json, first, outcome),
+            Value::Oversize { head, tail } => {
+                let open = reader.piece(head, true, outcome);
+                reader.tail(tail, outcome);
+                open
             }
         }
     }
@@ -235,12 +345,16 @@ impl Reader {
             outcome.terminal = true;
             return;
         }
+        if let Self::Other(reader) = self {
+            return reader.event(event, outcome);
+        }
         // What ends a part says again what its pieces said.
         if event.name.is_empty() || event.name.ends_with(b"delta") {
             outcome.text.answer(event.data, outcome.sample.as_mut());
         }
         let search = outcome.model.is_none() && *tries < MODEL_TRIES;
         *tries += u8::from(search);
+        let search = search || self.reads_all();
         let finished = self.finished(event.data);
         // A chunk that finishes is seldom, so it may be looked at twice.
         if search || spot::speaks(event) || (finished && spot::verdict(event.data)) {
@@ -257,8 +371,12 @@ impl Reader {
         match self {
             Self::OpenAi(reader) => reader.has_choices() && spot::finish_reason(data, false),
             Self::Gemini(_) => spot::finish_reason(data, true),
-            Self::Anthropic(_) => false,
+            Self::Anthropic(_) | Self::Other(_) => false,
         }
+    }
+
+    const fn reads_all(&self) -> bool {
+        matches!(self, Self::OpenAi(reader) if reader.reads_all())
     }
 
     /// A collected body.
@@ -267,7 +385,7 @@ impl Reader {
         match collector.tail() {
             None => outcome.terminal = whole,
             Some(tail) => {
-                self.tail(tail);
+                self.tail(tail, outcome);
                 outcome.terminal = matches!(tail.trim_ascii_end().last(), Some(b'}' | b']'));
             }
         }
@@ -303,15 +421,17 @@ impl Reader {
             Self::OpenAi(reader) => reader.value(json, only_whole, outcome),
             Self::Anthropic(reader) => reader.value(json, only_whole, outcome),
             Self::Gemini(reader) => reader.value(json, only_whole, outcome),
+            Self::Other(reader) => reader.value(json, only_whole, outcome),
         }
     }
 
     /// The end of something too large to be read whole.
-    fn tail(&mut self, tail: &[u8]) {
+    fn tail(&mut self, tail: &[u8], outcome: &mut Outcome) {
         match self {
             Self::OpenAi(reader) => reader.tail(tail),
             Self::Anthropic(reader) => reader.tail(tail),
             Self::Gemini(reader) => reader.tail(tail),
+            Self::Other(reader) => reader.tail(tail, outcome),
         }
     }
 }
@@ -320,3 +440,5 @@ impl Reader {
 mod golden;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traps;

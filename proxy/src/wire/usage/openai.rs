@@ -1,5 +1,5 @@
-//! `chat/completions`, `completions`, `embeddings` and `responses`, of OpenAI
-//! and of those who speak its language.
+//! `chat/completions`, `completions`, `embeddings`, `responses`, `audio/…` and
+//! `images/…`, of OpenAI and of those who speak its language.
 
 use clawgate_shared::dialect::Protocol;
 use clawgate_shared::pricing::ServiceTier;
@@ -64,6 +64,12 @@ impl OpenAi {
         }
     }
 
+    /// Whether every event is read: those of sounds and pictures are few, and
+    /// tell their end by their type.
+    pub(super) const fn reads_all(&self) -> bool {
+        matches!(self.protocol, Protocol::OpenAiAudio | Protocol::OpenAiImages)
+    }
+
     /// Whether a finish reason ends an answer of this protocol.
     pub(super) const fn has_choices(&self) -> bool {
         self.protocol.has_stream_options()
@@ -88,6 +94,7 @@ impl OpenAi {
                 Kind::Other => {}
             }
             outcome.absorb(found.said);
+            outcome.odd |= scanner.doubted();
         }
         whole.then(|| scanner.at())
     }
@@ -134,9 +141,9 @@ impl OpenAi {
             model: None,
             billing: Billing {
                 tier: self.tier,
-                cache_write_1h: None,
                 input_audio: counts.input_audio.get(),
                 output_audio: counts.output_audio.get(),
+                ..Billing::default()
             },
         }
     }
@@ -221,7 +228,14 @@ fn kind(scanner: &mut Scanner<'_>) -> Step<Kind> {
     Ok(match text.as_ref().map(|(text, _)| text.as_str()) {
         Some("error") => Kind::Error,
         Some("response.failed") => Kind::Failed,
-        Some("response.completed" | "response.incomplete") => Kind::Ended,
+        Some(
+            "response.completed"
+            | "response.incomplete"
+            | "transcript.text.done"
+            | "speech.audio.done"
+            | "image_generation.completed"
+            | "image_edit.completed",
+        ) => Kind::Ended,
         _ => Kind::Other,
     })
 }
@@ -250,7 +264,7 @@ impl Counts {
             b"cache_write_tokens" => self.written.offer(5, count(scanner)?),
             b"reasoning_tokens" => self.reasoning.offer(2, count(scanner)?),
             b"prompt_tokens_details" => self.input_details(scanner, 0)?,
-            b"input_tokens_details" => self.input_details(scanner, 1)?,
+            b"input_tokens_details" | b"input_token_details" => self.input_details(scanner, 1)?,
             b"completion_tokens_details" => self.output_details(scanner, 0)?,
             b"output_tokens_details" => self.output_details(scanner, 1)?,
             _ => {

@@ -16,6 +16,8 @@ pub(super) struct Outcome {
     pub(super) text: TextSize,
     /// Of the text, when its tokens could be counted later.
     pub(super) sample: Option<Sample>,
+    /// A number was said that cannot be what it stands for.
+    pub(super) odd: bool,
 }
 
 impl Outcome {
@@ -44,9 +46,36 @@ pub(super) struct Said {
     pub(super) model: Option<String>,
     pub(super) error: Option<String>,
     pub(super) terminal: bool,
+    /// By its own word this is a piece and more will follow.
+    pub(super) open: bool,
 }
 
 impl Said {
+    /// The members that every dialect may have: `model` and `error`; anything
+    /// else is passed over.
+    pub(super) fn other(&mut self, scanner: &mut Scanner<'_>, name: &[u8]) -> Step {
+        match name {
+            b"model" => self.model(scanner),
+            b"error" => {
+                if let Some(code) = error(scanner)? {
+                    self.error = Some(code);
+                }
+                Ok(())
+            }
+            _ => scanner.skip().map(drop),
+        }
+    }
+
+    /// A reason for finishing; an empty one and the word `null` are none.
+    pub(super) fn finish(&mut self, scanner: &mut Scanner<'_>) -> Step {
+        if let Some((reason, _)) = scanner.text()? {
+            self.terminal |= !matches!(reason.as_str(), "" | "null");
+            if reason.starts_with("ERROR") {
+                self.error = Some(if is_code(&reason) { reason } else { "error".to_owned() });
+            }
+        }
+        Ok(())
+    }
     pub(super) fn model(&mut self, scanner: &mut Scanner<'_>) -> Step {
         if let Some((name, _)) = scanner.text()?
             && !name.is_empty()

@@ -53,21 +53,36 @@ pub(super) fn finish_reason(data: &[u8], camel: bool) -> bool {
     any_value(data, if camel { &FINISH_CAMEL } else { &FINISH }, given)
 }
 
-/// The events that end a Responses stream, told by the beginning of one.
+/// The events that end a stream of Responses or pictures, told by the beginning
+/// of one.
 pub(super) fn oversize_end(head: &[u8]) -> bool {
-    [&b"response.completed"[..], b"response.incomplete", b"response.failed"]
-        .into_iter()
-        .any(|name| memchr::memmem::find(head, name).is_some())
+    let names: [&[u8]; 5] = [
+        b"response.completed",
+        b"response.incomplete",
+        b"response.failed",
+        b"image_generation.completed",
+        b"image_edit.completed",
+    ];
+    names.into_iter().any(|name| memchr::memmem::find(head, name).is_some())
 }
 
 /// The last object that is the value of `name` (quotes included) in a text whose
 /// beginning is missing.
 pub(super) fn last_object<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    last_value(text, name, |first| first == b'{')
+}
+
+/// The same of an object or a number.
+pub(super) fn last_report<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    last_value(text, name, |first| first == b'{' || first.is_ascii_digit())
+}
+
+fn last_value<'a>(text: &'a [u8], name: &[u8], wanted: impl Fn(u8) -> bool) -> Option<&'a [u8]> {
     let finder = FinderRev::new(name);
     let mut before = text;
     while let Some(at) = finder.rfind(before) {
         let value = value_behind(text.get(at + name.len()..).unwrap_or_default());
-        if let Some(value) = value.filter(|value| value.starts_with(b"{"))
+        if let Some(value) = value.filter(|value| value.first().is_some_and(|first| wanted(*first)))
             && let Ok(range) = Scanner::lenient(value).skip()
         {
             return value.get(range);

@@ -211,6 +211,30 @@ fn an_opaque_route_reads_nothing() {
     assert_eq!(report, Report::default());
 }
 
+/// Every protocol that is read.
+const PROTOCOLS: [Protocol; 20] = [
+    Protocol::OpenAiChat,
+    Protocol::OpenAiCompletions,
+    Protocol::OpenAiResponses,
+    Protocol::OpenAiEmbeddings,
+    Protocol::OpenAiAudio,
+    Protocol::OpenAiImages,
+    Protocol::Rerank,
+    Protocol::AnthropicMessages,
+    Protocol::AnthropicComplete,
+    Protocol::PromptCount,
+    Protocol::Gemini,
+    Protocol::GeminiEmbed,
+    Protocol::GeminiInteractions,
+    Protocol::Cohere,
+    Protocol::CohereEmbed,
+    Protocol::Ollama,
+    Protocol::DashScope,
+    Protocol::Hunyuan,
+    Protocol::BedrockConverse,
+    Protocol::BedrockInvoke,
+];
+
 fn stream() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "data: {\"model\":\"a\",\"usage\":null}\n\n",
@@ -226,8 +250,48 @@ fn stream() -> impl Strategy<Value = String> {
         "data: {\"usage\":{\"pro",
         "data: [DONE]\n\n",
         "event: message_stop\n",
+        "{\"done\":false,\"response\":\"a\"}\n",
+        "{\"done\":true,\"prompt_eval_count\":3,\"eval_count\":4.5}\n",
+        "{\"is_finished\":true,\"response\":{\"meta\":{\"tokens\":{\"input_tokens\":1,\"output_tokens\":2},\"billed_units\":{\"input_tokens\":1}}}}",
+        "data: {\"delta\":{\"finish_reason\":\"COMPLETE\",\"usage\":{\"tokens\":{\"input_tokens\":1}}}}\n\n",
+        "id:1\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"text\":\"a\"},\"usage\":{\"models\":[{\"input_tokens\":1}]}}\n\n",
+        "data: {\"Usage\":{\"PromptTokens\":1,\"CompletionTokens\":2},\"Choices\":[{\"FinishReason\":\"stop\"}]}\n\n",
+        "{\"interaction\":{\"usage\":{\"total_input_tokens\":3,\"total_thought_tokens\":1}}}",
+        "{\"usage\":{\"inputTokens\":1,\"outputTokens\":2,\"cacheReadInputTokens\":9007199254740993}}",
+        "{\"predictions\":[{\"embeddings\":{\"statistics\":{\"token_count\":1}}}]}",
+        "\u{0}\u{0}\u{0}",
     ]);
     prop::collection::vec(piece, 0..10).prop_map(|pieces| pieces.concat())
+}
+
+/// Amazon's messages, some of them damaged.
+fn messages() -> impl Strategy<Value = Vec<u8>> {
+    let message = prop::sample::select(vec![
+        ("event", "messageStart", &b"{\"role\":\"assistant\"}"[..]),
+        ("event", "contentBlockDelta", b"{\"delta\":{\"text\":\"hello\"}}"),
+        ("event", "metadata", b"{\"usage\":{\"inputTokens\":5,\"outputTokens\":3}}"),
+        ("event", "chunk", b"{\"bytes\":\"eyJwcm9tcHRfdG9rZW5fY291bnQiOjV9\"}"),
+        ("event", "chunk", b"{\"bytes\":\"%%%\"}"),
+        ("exception", "throttlingException", b""),
+    ]);
+    let one = message.prop_map(|(kind, name, payload)| crate::wire::eventstream::written(kind, name, payload));
+    let list = prop::collection::vec(one, 0..6).prop_map(|list| list.concat());
+    (list, prop::option::of((0_usize..600, any::<u8>()))).prop_map(|(mut bytes, damage)| {
+        if let Some((at, by)) = damage
+            && let Some(byte) = bytes.get_mut(at)
+        {
+            *byte ^= by;
+        }
+        bytes
+    })
+}
+
+fn same_for_every_split(protocol: Protocol, body: &[u8], cuts: &[usize]) -> Result<(), TestCaseError> {
+    let whole = read_body(protocol, "openai", body);
+    prop_assert_eq!(&split(protocol, "openai", body, cuts), &whole, "{:?}", protocol);
+    let every: Vec<_> = (0..body.len()).collect();
+    prop_assert_eq!(&split(protocol, "openai", body, &every), &whole, "{:?}", protocol);
+    Ok(())
 }
 
 proptest! {
@@ -240,19 +304,34 @@ proptest! {
         let mut cuts = cuts;
         cuts.sort_unstable();
         let body = if json { format!("[{}]", stream.replace("data: ", "").replace("\n\n", ",")) } else { stream };
-        for protocol in [Protocol::OpenAiChat, Protocol::OpenAiResponses, Protocol::AnthropicMessages, Protocol::Gemini] {
-            let whole = read_body(protocol, "openai", body.as_bytes());
-            prop_assert_eq!(&split(protocol, "openai", body.as_bytes(), &cuts), &whole);
-            let every: Vec<_> = (0..body.len()).collect();
-            prop_assert_eq!(&split(protocol, "openai", body.as_bytes(), &every), &whole);
+        for protocol in PROTOCOLS {
+            same_for_every_split(protocol, body.as_bytes(), &cuts)?;
         }
     }
 
     #[test]
-    fn bytes_of_any_kind_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        for protocol in [Protocol::OpenAiChat, Protocol::AnthropicMessages, Protocol::Gemini] {
-            let _ = read_body(protocol, "openai", &bytes);
-            let _ = read_body(protocol, "openai", &[b"data: {\"usage\":", &bytes[..]].concat());
+    fn a_binary_stream_is_read_the_same_however_it_was_cut(
+        stream in messages(),
+        cuts in prop::collection::vec(0_usize..600, 0..16),
+    ) {
+        let mut cuts = cuts;
+        cuts.sort_unstable();
+        for protocol in [Protocol::BedrockConverse, Protocol::BedrockInvoke] {
+            same_for_every_split(protocol, &stream, &cuts)?;
+        }
+    }
+
+    #[test]
+    fn bytes_of_any_kind_do_no_harm(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        cuts in prop::collection::vec(0_usize..300, 0..6),
+    ) {
+        let mut cuts = cuts;
+        cuts.sort_unstable();
+        for protocol in PROTOCOLS {
+            for start in [&b""[..], b"data: {\"usage\":", b"{\"usage\":", b"{\"done\":true,\"eval_count\":", b"\0\0\0\x40\0\0\0\x10"] {
+                same_for_every_split(protocol, &[start, &bytes[..]].concat(), &cuts)?;
+            }
         }
     }
 }

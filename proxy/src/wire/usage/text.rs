@@ -44,6 +44,22 @@ const GENERATED: [&[u8]; 12] = [
     b"code",
 ];
 
+/// The same in the answers of the other dialects.
+const WRITTEN: [&[u8]; 12] = [
+    b"content",
+    b"text",
+    b"response",
+    b"completion",
+    b"generation",
+    b"outputText",
+    b"thinking",
+    b"partial_json",
+    b"arguments",
+    b"input",
+    b"tool_plan",
+    b"Content",
+];
+
 /// Members of a request that a model is not shown, nor their strings.
 const UNSEEN: [&[u8]; 14] = [
     b"model",
@@ -67,11 +83,21 @@ const TEXTS: [&[u8]; 7] = [b"messages", b"content", b"text", b"prompt", b"input"
 impl TextSize {
     /// Adds what one value of an answer says; names, ids and the like are not
     /// counted.
-    pub(super) fn answer(&mut self, json: &[u8], mut sample: Option<&mut Sample>) {
+    pub(super) fn answer(&mut self, json: &[u8], sample: Option<&mut Sample>) {
+        self.members(&GENERATED, json, sample);
+    }
+
+    /// The same in a dialect of one vendor.
+    pub(super) fn written(&mut self, json: &[u8]) {
+        self.members(&WRITTEN, json, None);
+    }
+
+    #[inline]
+    fn members(&mut self, names: &[&[u8]; 12], json: &[u8], mut sample: Option<&mut Sample>) {
         let mut counts = false;
         strings(json, |text, is_name| {
             if is_name {
-                counts = GENERATED.contains(&text);
+                counts = names.contains(&text);
             } else if counts {
                 let mut size = Self::default();
                 size.text(text);

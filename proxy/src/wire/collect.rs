@@ -1,12 +1,12 @@
-//! Keeps a body that is one JSON text until its end.
+//! Keeps what is one JSON text until its end.
 
 /// Most of a body that is kept whole.
-const MAX_BODY: usize = 8 * 1024 * 1024;
+pub(super) const MAX_BODY: usize = 8 * 1024 * 1024;
 /// What is kept of the end of a longer one.
 const TAIL: usize = 64 * 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Collector {
+pub struct Collector {
     head: Vec<u8>,
     tail: Vec<u8>,
     cut: bool,
@@ -33,6 +33,16 @@ impl Collector {
             self.tail.drain(..surplus);
         }
         self.tail.extend_from_slice(useful);
+    }
+
+    /// Forgets what it has; a buffer that grew large is given back.
+    pub(super) fn clear(&mut self) {
+        if self.head.capacity() > TAIL {
+            self.head = Vec::new();
+        }
+        self.head.clear();
+        self.tail = Vec::new();
+        self.cut = false;
     }
 
     /// The body, or its first 8 MiB.
