@@ -18,9 +18,18 @@ pub(super) struct Bedrock {
     /// What the model says.
     own: Counts,
     /// What Bedrock counted, at the end of an invoked stream.
-    metrics: Counts,
+    metrics: Seen,
     /// What it counted, in the head of an answer.
-    head: Counts,
+    head: Seen,
+}
+
+/// What Bedrock counts itself.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    fresh: Option<u64>,
+    read: Option<u64>,
+    written: Option<u64>,
+    output: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,12 +49,11 @@ impl Bedrock {
     /// Takes the counts that stand in the head of an answer that is no stream.
     pub(super) fn told<'h>(&mut self, header: impl Fn(&str) -> Option<&'h str>) {
         let number = |name| count(&mut Scanner::lenient(header(name)?.as_bytes())).ok().flatten();
-        self.head = Counts {
+        self.head = Seen {
             fresh: number("x-amzn-bedrock-input-token-count"),
             read: number("x-amzn-bedrock-cache-read-input-token-count"),
             written: number("x-amzn-bedrock-cache-write-input-token-count"),
             output: number("x-amzn-bedrock-output-token-count"),
-            ..Counts::default()
         };
     }
 
@@ -80,7 +88,11 @@ impl Bedrock {
             b"metadata" | b"message" if outer => self.level(scanner, said, false),
             b"amazon-bedrock-invocationMetrics" => {
                 said.terminal = true;
-                self.metrics.read(scanner)
+                let mut counts = Counts::default();
+                counts.read(scanner)?;
+                let Counts { fresh, read, written, output, .. } = counts;
+                self.metrics = Seen { fresh, read, written, output };
+                Ok(())
             }
             b"delta" => object_or_skip(scanner, |scanner, name| match name {
                 b"stop_reason" => said.finish(scanner),
@@ -115,10 +127,10 @@ impl Bedrock {
     }
 
     pub(super) fn usage(&self) -> Usage {
-        let says = |counts: &&Counts| counts.fresh.is_some() || counts.prompt.is_some() || counts.output.is_some();
-        // Bedrock counts last, the head first and for those models that do not.
-        let found = [&self.metrics, &self.own, &self.head].into_iter().find(says).copied().unwrap_or_default();
-        let Counts { fresh, prompt, read, written, output, .. } = found;
+        let says = |counts: &Counts| counts.fresh.is_some() || counts.prompt.is_some() || counts.output.is_some();
+        // The metrics come last; the head is for those models that do not count.
+        let all = [self.metrics.counts(), self.own, self.head.counts()];
+        let Counts { fresh, prompt, read, written, output, .. } = all.into_iter().find(says).unwrap_or_default();
         let beside = fresh.map(|fresh| sum(sum(Some(fresh), read), written).unwrap_or(fresh));
         let input = prompt.or(beside);
         Usage {
@@ -126,11 +138,18 @@ impl Bedrock {
             cached_input: read,
             cache_write: written,
             output: output.or(input.map(|_| 0)),
-            reasoning: found.reasoning.or(self.own.reasoning),
+            reasoning: self.own.reasoning,
             total: None,
             model: None,
-            billing: Billing { cache_write_1h: found.written_1h.or(self.own.written_1h), ..Billing::default() },
+            billing: Billing { cache_write_1h: self.own.written_1h, ..Billing::default() },
         }
+    }
+}
+
+impl Seen {
+    fn counts(self) -> Counts {
+        let Self { fresh, read, written, output } = self;
+        Counts { fresh, read, written, output, ..Counts::default() }
     }
 }
 
