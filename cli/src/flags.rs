@@ -346,6 +346,7 @@ fn below(settings: &mut ProxySettings, file: ProxySettings) {
         upstream_connect_timeout_ms,
         upstream_head_timeout_ms,
         upstream_idle_timeout_ms,
+        key_probe_interval_ms,
         grace_secs,
         tls_cert,
         tls_key

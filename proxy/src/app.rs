@@ -20,18 +20,19 @@ use crate::exchange::{BodyBudget, Counting, Drains, Inflight, Services};
 use crate::limits::Learned;
 use crate::metering::{Shipper, ShipperHandle, Spool, SpoolError, SpoolOptions};
 use crate::quota::Renewer;
-use crate::routing::Turns;
+use crate::routing::{Healths, Turns};
 use crate::server::{
     Admin, BindError, Bound, Front, Gateway, Handover, HandoverError, Listener, SourcePolicy, bind,
     raise_descriptor_limit, receive_listeners,
 };
 use crate::snapshot::cache::{Cache, CacheError};
-use crate::snapshot::{Handle, Inputs, compile};
+use crate::snapshot::{Handle, Hints, Inputs, compile};
 use crate::sync::{
-    Activate, ControlChannel, IdentityCell, IdentityError, PeersSink, StatusSource, SyncClient, SyncParts, SyncState,
+    Activate, ControlChannel, IdentityCell, IdentityError, KeyStatesSink, PeersSink, StatusSource, SyncClient,
+    SyncParts, SyncState,
 };
 use crate::telemetry::{AccessLog, Metrics};
-use crate::upstream::{Client, Egress};
+use crate::upstream::{Client, Egress, Prober};
 
 /// Bodies held in memory by all exchanges together.
 const BODIES_TOTAL: usize = 1 << 30;
@@ -124,11 +125,13 @@ impl Node {
             identity: identity.clone(),
             channel: channel.clone(),
             enroll_token: config.enroll_token.clone(),
-            activate: activation(identity.clone(), &services),
+            activate: activation(identity.clone(), &services, Healths::new(config.key_probe_interval)),
             cache: Arc::new(Cache::open(&config.data_dir.join("node/config"))?),
             state: state.clone(),
             status: status(&services),
             peers: peers(&services),
+            key_states: key_states(&services),
+            key_news: services.key_news.clone(),
             instance_id: instance_id.clone(),
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
         });
@@ -147,6 +150,7 @@ impl Node {
         tokio::spawn(shipper.run());
         let sweeping = services.clone();
         tokio::spawn(async move { sweeping.client.sweep().await });
+        tokio::spawn(prober(&services).run());
         tokio::spawn(async move {
             let Err(error) = client.run().await;
             tracing::error!(%error, "this node cannot enrol; it serves what it has");
@@ -215,6 +219,9 @@ impl Node {
             }
             metrics.lease_remaining.set(signed(services.slices.remaining(clock::boot_micros())));
             metrics.config_age_seconds.set(signed(age_secs(&state)));
+            if let Some(snapshot) = services.snapshots.load() {
+                metrics.set_key_states(&snapshot.key_counts(clock::boot_micros()));
+            }
         };
         Admin::new(Arc::new(ready), self.services.metrics.clone(), Arc::new(scrape))
     }
@@ -285,7 +292,8 @@ fn services(
     let access = AccessLog::open(&config.access_log).map_err(io(format!("opening {}", config.access_log)))?;
     Ok(Services {
         snapshots: Arc::new(Handle::default()),
-        client: Client::new(egress, config.timeouts),
+        client: Arc::new(Client::new(egress, config.timeouts)),
+        key_news: Arc::default(),
         spool,
         when_full: config.spool_full,
         slices: Arc::default(),
@@ -302,7 +310,7 @@ fn services(
 }
 
 /// What `sync` calls to put a configuration into service: compile, then swap.
-fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>) -> Activate {
+fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>, healths: Healths) -> Activate {
     let turns = Turns::default();
     let services = services.clone();
     Arc::new(move |content: &Content, secrets: &HashMap<String, SealedSecret>, version: &Version| {
@@ -311,12 +319,13 @@ fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>) -> Activate
             sealing_key: &sealing_key,
             secrets,
             turns: &turns,
+            healths: &healths,
             slices: &services.slices,
             gates: &services.gates,
         };
         match compile(content, version, &inputs) {
             Ok(snapshot) => {
-                tracing::info!(version = %snapshot.version, bots = snapshot.bots, keys = snapshot.keys, "configuration in service");
+                tracing::info!(version = %snapshot.version, bots = snapshot.bots, keys = snapshot.keys.len(), "configuration in service");
                 services.metrics.config_version.set(version.revision);
                 services.snapshots.swap(Arc::new(snapshot));
                 Ok(())
@@ -336,6 +345,22 @@ fn peers(services: &Arc<Services>) -> PeersSink {
     Arc::new(move |nodes| gates.share(nodes, clock::boot_micros()))
 }
 
+/// What `sync` calls when it hears how other nodes found keys.
+fn key_states(services: &Arc<Services>) -> KeyStatesSink {
+    let (services, hints) = (services.clone(), Hints::default());
+    Arc::new(move |said| {
+        let fresh = hints.fresh(said);
+        if let Some(snapshot) = services.snapshots.load() {
+            services.key_news.spread(snapshot.told(&fresh, clock::boot_micros()));
+        }
+    })
+}
+
+fn prober(services: &Services) -> Prober {
+    let (client, snapshots) = (services.client.clone(), services.snapshots.clone());
+    Prober { client, snapshots, news: services.key_news.clone() }
+}
+
 fn status(services: &Arc<Services>) -> StatusSource {
     let services = services.clone();
     Arc::new(move || {
@@ -346,6 +371,11 @@ fn status(services: &Arc<Services>) -> StatusSource {
             spool_oldest_millis: spool.oldest_millis,
             inflight: services.inflight.now() as u64,
             requests_total: services.inflight.total(),
+            keys: services
+                .snapshots
+                .load()
+                .map(|s| s.key_states(clock::boot_micros(), clock::now_micros()))
+                .unwrap_or_default(),
         }
     })
 }

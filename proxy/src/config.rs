@@ -43,6 +43,8 @@ pub struct ProxySettings {
     pub upstream_connect_timeout_ms: Option<u64>,
     pub upstream_head_timeout_ms: Option<u64>,
     pub upstream_idle_timeout_ms: Option<u64>,
+    /// Between two probes of a provider key that its vendor refused.
+    pub key_probe_interval_ms: Option<u64>,
     pub grace_secs: Option<u64>,
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
@@ -73,6 +75,8 @@ pub struct ProxyConfig {
     /// How far answers are read on without their clients.
     pub drains: DrainLimits,
     pub timeouts: Timeouts,
+    /// Between two probes of a provider key.
+    pub key_probe_interval: Duration,
     /// Longest wait for exchanges when the node stops; shorter as soon as nothing is left to do.
     pub grace: Duration,
     /// For the data listener.
@@ -164,6 +168,8 @@ impl ProxySettings {
         from_env(head, "CLAWGATE_UPSTREAM_HEAD_TIMEOUT_MS", "upstream-head-timeout-ms", env, p);
         let idle = &mut self.upstream_idle_timeout_ms;
         from_env(idle, "CLAWGATE_UPSTREAM_IDLE_TIMEOUT_MS", "upstream-idle-timeout-ms", env, p);
+        let probe = &mut self.key_probe_interval_ms;
+        from_env(probe, "CLAWGATE_KEY_PROBE_INTERVAL_MS", "key-probe-interval-ms", env, p);
         from_env(&mut self.tls_cert, "CLAWGATE_TLS_CERT", "tls-cert", env, p);
         from_env(&mut self.tls_key, "CLAWGATE_TLS_KEY", "tls-key", env, p);
         from_env(&mut self.grace_secs, "CLAWGATE_GRACE_SECS", "grace-secs", env, p);
@@ -225,6 +231,7 @@ impl ProxyConfig {
             spool_full,
             drains,
             timeouts,
+            key_probe_interval: Duration::from_millis(settings.key_probe_interval_ms.unwrap_or(30_000).max(100)),
             grace: Duration::from_secs(settings.grace_secs.unwrap_or(600)),
             tls,
             upgrade: settings.upgrade,

@@ -35,6 +35,14 @@ pub fn parse_rfc3339(text: &str) -> Result<i64, jiff::Error> {
     text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_microsecond)
 }
 
+/// Unix microseconds of an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`).
+///
+/// # Errors
+/// The text is no such date.
+pub fn parse_http_date(text: &str) -> Result<i64, jiff::Error> {
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).map(jiff::Timestamp::as_microsecond)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +53,7 @@ mod tests {
         assert_eq!(text, "2023-11-14T22:13:20.123456Z");
         assert_eq!(parse_rfc3339(&text).ok(), Some(1_700_000_000_123_456));
         assert!(parse_rfc3339("yesterday").is_err());
+        assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").ok(), Some(784_111_777_000_000));
+        assert!(parse_http_date("120").is_err());
     }
 }

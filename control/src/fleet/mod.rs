@@ -10,6 +10,7 @@
 mod authority;
 pub mod ca;
 pub mod enroll;
+mod keys;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -38,6 +39,7 @@ use ca::{Authority, CaError};
 
 pub use crate::snapshot::rollout::RolloutCounts;
 pub use enroll::{EnrollError, Enrolled, MintedEnrollToken};
+pub use keys::KeyStates;
 pub use view::NodeView;
 #[cfg(test)]
 pub(crate) use view::short as short_version;
@@ -206,6 +208,12 @@ impl Fleet {
     pub async fn list_nodes(&self) -> Result<Vec<NodeView>, StoreError> {
         let rows = nodes::list(&mut *self.db.read().await?, MAX_NODES).await?;
         Ok(view::merge(rows, self.rollout.nodes()))
+    }
+
+    /// Where provider keys stand, as connected nodes found them.
+    #[must_use]
+    pub fn key_states(&self) -> KeyStates {
+        KeyStates::merge(self.rollout.key_states(), clock::now_micros())
     }
 
     /// Takes a batch of usage records.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clawgate_shared::clock;
 use clawgate_shared::proto::node::config_sync_server::ConfigSync;
 use clawgate_shared::proto::node::{
-    ControlMessage, Hello, NodeMessage, Peers, Update, Version, control_message, node_message::Kind,
+    ControlMessage, Hello, KeyStates, NodeMessage, Peers, Update, Version, control_message, node_message::Kind,
 };
 use clawgate_shared::seal::SealingKey;
 use tokio::sync::{mpsc, watch};
@@ -87,7 +87,7 @@ async fn serve(
     let mut current = fleet.publisher().subscribe();
     let (mut session, connected) = connect(fleet, &hello);
     let mut peers = fleet.rollout().subscribe();
-    let mut told = 0;
+    let (mut told, mut told_keys) = (0, Vec::new());
     let mut look = tokio::time::interval(LOOK);
     loop {
         peers.mark_unchanged();
@@ -95,6 +95,11 @@ async fn serve(
         if nodes != told {
             send(answers, control_message::Kind::Peers(Peers { nodes })).await?;
             told = nodes;
+        }
+        let keys = fleet.rollout().bad_keys_elsewhere(&hello.node_id);
+        if keys != told_keys {
+            told_keys.clone_from(&keys);
+            send(answers, control_message::Kind::KeyStates(KeyStates { keys })).await?;
         }
         let target = current.borrow_and_update().clone();
         if let Some(target) = target

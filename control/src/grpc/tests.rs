@@ -241,7 +241,7 @@ impl Node {
             let message = tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("an update comes");
             match message.expect("no error").and_then(|message| message.kind) {
                 Some(control_message::Kind::Update(update)) => return update,
-                Some(control_message::Kind::Peers(_)) => {}
+                Some(control_message::Kind::Peers(_) | control_message::Kind::KeyStates(_)) => {}
                 None => panic!("the stream ended"),
             }
         }

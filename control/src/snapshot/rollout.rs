@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clawgate_shared::clock;
-use clawgate_shared::proto::node::{NodeStatus, Version};
+use clawgate_shared::proto::node::{KeyState, NodeStatus, Version};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -200,9 +200,42 @@ impl Rollout {
         self.notify();
     }
 
-    /// The node's periodic report.
+    /// The node's report. Wakes others when it found other keys bad than before.
     pub fn report(&self, session: SessionId, status: NodeStatus) {
-        self.update(session, |node| node.status = status);
+        let mut other_keys = false;
+        self.update(session, |node| {
+            other_keys = bad_keys(&status).ne(bad_keys(&node.status));
+            node.status = status;
+        });
+        if other_keys {
+            self.notify();
+        }
+    }
+
+    /// What connected nodes say of provider keys.
+    #[must_use]
+    pub fn key_states(&self) -> Vec<KeyState> {
+        let inner = self.lock();
+        let connected = inner.sessions.values().filter(|node| node.connected);
+        connected.flat_map(|node| node.status.keys.iter().cloned()).collect()
+    }
+
+    /// Keys that other nodes than this one found invalid or exhausted, by id.
+    #[must_use]
+    pub fn bad_keys_elsewhere(&self, node_id: &str) -> Vec<KeyState> {
+        let inner = self.lock();
+        let others = inner.sessions.values().filter(|node| node.connected && node.node_id != node_id);
+        let found: BTreeSet<(&str, u64, &str)> = others
+            .flat_map(|node| bad_keys(&node.status))
+            .map(|key| (key.key_id.as_str(), key.secret_version, key.state.as_str()))
+            .collect();
+        let state = |(id, secret_version, state): (&str, u64, &str)| KeyState {
+            key_id: id.to_owned(),
+            secret_version,
+            state: state.to_owned(),
+            cooling: Vec::new(),
+        };
+        found.into_iter().map(state).collect()
     }
 
     fn update(&self, session: SessionId, change: impl FnOnce(&mut NodeLive)) {
@@ -291,6 +324,10 @@ impl Rollout {
     }
 }
 
+fn bad_keys(status: &NodeStatus) -> impl Iterator<Item = &KeyState> {
+    status.keys.iter().filter(|key| matches!(key.state.as_str(), "invalid" | "exhausted"))
+}
+
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
@@ -364,6 +401,34 @@ mod tests {
         assert_eq!(rollout.counts(1), RolloutCounts::default());
         rollout.disconnect(open);
         assert_eq!((rollout.counts(1), rollout.nodes().len()), (RolloutCounts::default(), 0));
+    }
+
+    #[test]
+    fn a_key_that_one_node_found_bad_is_told_to_the_others() {
+        let rollout = Rollout::default();
+        let a = rollout.connect("node_a", "1", "0.1.0", None);
+        rollout.connect("node_b", "1", "0.1.0", None);
+        let mut changed = rollout.subscribe();
+        let key = |state: &str| KeyState {
+            key_id: "key_1".into(),
+            secret_version: 1,
+            state: state.into(),
+            cooling: Vec::new(),
+        };
+        let status = |keys: Vec<KeyState>| NodeStatus { keys, ..NodeStatus::default() };
+        let mut wakes = |keys: Vec<KeyState>| {
+            changed.mark_unchanged();
+            rollout.report(a, status(keys));
+            changed.has_changed().expect("open")
+        };
+        assert!(!wakes(vec![key("suspect")]), "that is a node's own business");
+        assert!(wakes(vec![key("invalid")]));
+        assert!(!wakes(vec![key("invalid")]));
+        assert_eq!(rollout.bad_keys_elsewhere("node_b"), [key("invalid")]);
+        assert!(rollout.bad_keys_elsewhere("node_a").is_empty());
+        assert_eq!(rollout.key_states(), [key("invalid")]);
+        rollout.disconnect(a);
+        assert!(rollout.key_states().is_empty());
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! Nothing has been sent to the client yet, so another key may be tried; once
 //! `relay` begins, never again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use clawgate_shared::catalogue::{IncludeUsage, RootTarget, base_for_key};
-use http::Uri;
+use clawgate_shared::clock;
 use smallvec::SmallVec;
 
 use super::Services;
@@ -18,14 +18,15 @@ use super::plan::no_key;
 use super::ports::Downstream;
 use super::prepare::Prepared;
 use super::receive::Received;
-use super::record::Tried;
+use super::record::{Facts, Tried};
 use super::reject::Refusal;
 use super::settle::Settlement;
 use super::tunnel;
 use super::watch::{self, Watch};
-use crate::routing::{Credential, Key, Ordered};
+use crate::routing::health::{PEEK, wants_body};
+use crate::routing::{Key, Ordered, Signal};
 use crate::upstream::classify::{self, MAX_ATTEMPTS, MAX_FAILURES, Verdict};
-use crate::upstream::{Answer, Failure, FailureKind, Outgoing, for_vendor};
+use crate::upstream::{Answer, Failure, FailureKind, Outgoing, for_vendor, target_uri};
 use crate::wire::error::{Code, KeyReason};
 use crate::wire::splice::{self, Splice};
 
@@ -79,44 +80,44 @@ pub async fn attempt<'a, D: Downstream>(
         let asked_usage = ask.is_some();
         let splices: SmallVec<[Splice; 2]> = ask.into_iter().chain(weight.and_then(Weight::splice)).collect();
         let began = settlement.facts.elapsed_micros();
-        let answered = send(services, received, prepared, key, &splices, &settlement.leaving);
+        let answered = send(settlement, received, prepared, key, &splices);
         let event = first(answered, settlement, watch, down).await;
         // Without an answer nobody knows what a vendor does that may have it.
         let left = std::mem::take(settlement.leaving.get_mut());
         let took = settlement.facts.elapsed_micros().saturating_sub(began);
         settlement.facts.waited_micros += took;
-        let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
-        let note = |tried: &mut Vec<Tried>, status, reason| {
-            tried.push(Tried { key_id: key.id.clone(), status, reason, millis });
+        let note = |facts: &mut Facts, status, reason| {
+            let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
+            facts.tried.push(Tried { key_id: key.id.clone(), status, reason, millis });
         };
         match event {
             Event::ClientGone => {
-                note(&mut settlement.facts.tried, 0, "client_gone");
+                note(&mut settlement.facts, 0, "client_gone");
                 settlement.client_gone = true;
                 settlement.owed |= left;
                 return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection"));
             }
             Event::Revoked => {
-                note(&mut settlement.facts.tried, 0, "revoked");
+                note(&mut settlement.facts, 0, "revoked");
                 settlement.owed |= left;
                 return Err(watch::refusal());
             }
             Event::Drained(answer, drain) => {
-                note(&mut settlement.facts.tried, answer.status.as_u16(), "");
+                note(&mut settlement.facts, answer.status.as_u16(), "");
                 return Ok(Chosen { answer, asked_usage, drain: Some(drain) });
             }
-            Event::Answered(Ok(answer)) => {
+            Event::Answered(Ok((answer, signal))) => {
                 let status = answer.status.as_u16();
                 let more = candidates.peek().is_some() && settlement.facts.started.elapsed() < NEXT_KEY_UNTIL;
-                let (reason, relay) = tally.judge(status, more);
-                note(&mut settlement.facts.tried, status, reason);
+                let (reason, relay) = tally.judge(signal.counts_as(status), more);
+                note(&mut settlement.facts, status, reason);
                 if relay {
                     return Ok(Chosen { answer, asked_usage, drain: None });
                 }
                 services.metrics.upstream_failed(&received.vendor, reason);
             }
             Event::Answered(Err(failure)) => {
-                note(&mut settlement.facts.tried, 0, failure.kind.label());
+                note(&mut settlement.facts, 0, failure.kind.label());
                 settlement.owed |= failure.kind.may_have_been_sent();
                 services.metrics.upstream_failed(&received.vendor, failure.kind.label());
                 tally.failed(failure, weight.is_some());
@@ -129,10 +130,22 @@ pub async fn attempt<'a, D: Downstream>(
     Err(tally.refusal(&received.vendor))
 }
 
+/// Lets the key's state hear what an answer said of it; the request left so long
+/// ago.
+fn hear(services: &Services, key: &Key, signal: Signal, model: &str, took: Duration) {
+    // What is usual costs no look at the clock.
+    if signal == Signal::Nothing || (signal == Signal::Good && key.health.is_calm()) {
+        return;
+    }
+    let now = clock::boot_micros();
+    let sent = now.saturating_sub(i64::try_from(took.as_micros()).unwrap_or(i64::MAX));
+    services.key_news.spread(key.health.hear(signal, model, sent, now));
+}
+
 /// Takes what the key itself limits: a place, and room in its quotas.
 async fn reserve(settlement: &mut Settlement<'_>, key: &Key, weight: Option<&Weight>, tally: &mut Tally) -> bool {
     settlement.free_key();
-    let Ok(slot) = pass::key_slot(key.gate.as_ref()) else {
+    let Ok(slot) = pass::key_slot(key.slots.as_ref()) else {
         tally.crowded = true;
         return false;
     };
@@ -149,10 +162,13 @@ async fn reserve(settlement: &mut Settlement<'_>, key: &Key, weight: Option<&Wei
     true
 }
 
+/// An answer, and what it says of the key.
+type Heard = (Answer, Signal);
+
 /// What came of one attempt.
 #[allow(clippy::large_enum_variant, reason = "lives for one match; the large one is the usual one")]
 enum Event<'a> {
-    Answered(Result<Answer, Failure>),
+    Answered(Result<Heard, Failure>),
     /// It came after the client had gone.
     Drained(Answer, Drain<'a>),
     ClientGone,
@@ -164,7 +180,7 @@ enum Event<'a> {
 /// client once the request has left: what the vendor does will be billed, and so
 /// it is read.
 async fn first<'a, D: Downstream>(
-    answered: impl Future<Output = Result<Answer, Failure>>,
+    answered: impl Future<Output = Result<Heard, Failure>>,
     settlement: &Settlement<'a>,
     watch: &mut Watch<'_>,
     down: &mut D,
@@ -184,7 +200,7 @@ async fn first<'a, D: Downstream>(
     tokio::select! {
         biased;
         answered = tokio::time::timeout(drain.left(), answered) => match answered {
-            Ok(Ok(answer)) => Event::Drained(answer, drain),
+            Ok(Ok((answer, _))) => Event::Drained(answer, drain),
             Ok(Err(_)) | Err(_) => Event::ClientGone,
         },
         () = watch.ended() => Event::Revoked,
@@ -197,22 +213,24 @@ fn asks_usage(prepared: &Prepared<'_>, key: &Key) -> Option<Splice> {
     prepared.peek.as_ref().filter(|_| may).and_then(splice::include_usage)
 }
 
+/// Sends the request and reads the answer's head, and of some errors the body
+/// too. The key's state hears of it at once, whatever becomes of the exchange.
 async fn send(
-    services: &Services,
+    settlement: &Settlement<'_>,
     received: &Received,
     prepared: &Prepared<'_>,
     key: &Key,
     splices: &[Splice],
-    leaving: &AtomicBool,
-) -> Result<Answer, Failure> {
+) -> Result<Heard, Failure> {
     let moved = prepared.resolved.root.filter(|root| matches!(root.target, RootTarget::Path(_)));
     let other = moved.and_then(|root| base_for_key(prepared.vendor, key.base_url.as_ref(), Some(root)));
     let base = other.as_ref().unwrap_or(&key.base);
+    let services = settlement.services();
     let target = services.client.target(&base.origin)?;
     let body = splice::apply(&prepared.body, splices);
     let has_body = !body.is_empty() || received.headers.contains_key(http::header::CONTENT_LENGTH);
     let length = has_body.then_some(body.len());
-    let uri = upstream_uri(prepared.resolved.upstream_path(base), received.query.as_deref(), &key.credential)?;
+    let uri = target_uri(prepared.resolved.upstream_path(base), received.query.as_deref(), &key.credential)?;
     let request = || {
         let mut headers = received.headers.clone();
         for_vendor(&mut headers, prepared.vendor, key, &target.host, length);
@@ -221,22 +239,13 @@ async fn send(
         }
         Outgoing { method: received.method.clone(), uri: uri.clone(), headers, body: body.clone() }
     };
-    services.client.send(&target, leaving, request).await
-}
-
-/// Path, the client's query, and the credential when it travels there.
-fn upstream_uri(mut path: String, query: Option<&str>, credential: &Credential) -> Result<Uri, Failure> {
-    let mut mark = '?';
-    if let Some(query) = query {
-        path.push(mark);
-        path.push_str(query);
-        mark = '&';
-    }
-    if let Credential::Query(pair) = credential {
-        path.push(mark);
-        path.push_str(pair);
-    }
-    Uri::try_from(path).map_err(|_| Failure::bad_request_target())
+    let began = Instant::now();
+    let mut answer = services.client.send(&target, &settlement.leaving, request).await?;
+    let status = answer.status.as_u16();
+    let seen = if wants_body(status) { answer.peek(PEEK).await } else { Vec::new() };
+    let signal = Signal::read(status, &answer.headers, &seen, if status == 429 { clock::now_micros() } else { 0 });
+    hear(services, key, signal, &settlement.facts.model, began.elapsed());
+    Ok((answer, signal))
 }
 
 /// What the attempts so far amount to.
@@ -269,7 +278,7 @@ impl Tally {
         match verdict {
             Verdict::Relay => ("", true),
             Verdict::Failover(reason) => {
-                self.failures += usize::from(status != 429);
+                self.failures += usize::from(status == 408 || status >= 500);
                 (reason, !more || self.spent())
             }
             Verdict::FailoverHidden(reason) => {

@@ -37,7 +37,7 @@ use crate::limits::{Gates, Learned, Slices};
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
 use crate::telemetry::{AccessLog, Metrics};
-use crate::upstream::Client;
+use crate::upstream::{Client, KeyNews};
 use crate::wire::error::Code;
 
 pub use budget::{BodyBudget, Held};
@@ -55,7 +55,9 @@ pub struct Services {
     /// The configuration.
     pub snapshots: Arc<Handle>,
     /// The way to vendors.
-    pub client: Client,
+    pub client: Arc<Client>,
+    /// Where changes of keys' standings are told.
+    pub key_news: Arc<KeyNews>,
     /// Where usage is made durable.
     pub spool: Arc<Spool>,
     /// What happens when it takes no more.
@@ -198,7 +200,7 @@ async fn stages<D: Downstream>(
         settlement.facts.max_tokens = weight.limit.as_ref().map(|(_, tokens)| *tokens);
         settlement.permit = admit::admit(services, &bot.quotas, weight).await?;
     }
-    let candidates = plan::plan(&bot, &received.vendor, &received.headers)?;
+    let candidates = plan::plan(&bot, &received.vendor, &received.headers, &settlement.facts)?;
     let task = attempt::Task { received: &received, prepared: &prepared, weight: weight.as_ref() };
     let mut watch = watch::Watch::new(&services.snapshots, bot.clone(), token, seen);
     let chosen = attempt::attempt(settlement, &task, candidates, &mut watch, down).await?;

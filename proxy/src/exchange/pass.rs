@@ -8,7 +8,7 @@ use clawgate_shared::dialect::Dialect;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::reject::Refusal;
-use crate::limits::{Bucket, Gate, Slot, Stay};
+use crate::limits::{Bucket, Gate, Slot, Slots, Stay};
 use crate::snapshot::Bot;
 use crate::wire::error::Code;
 
@@ -187,11 +187,11 @@ fn duration(micros: i64) -> String {
     }
 }
 
-/// A place with a key that has a limit; `Err`: all are taken.
-pub fn key_slot(gate: Option<&Arc<Gate>>) -> Result<Option<Slot>, ()> {
-    match gate {
+/// A place with a key whose places are counted; `Err`: all are taken.
+pub fn key_slot(slots: Option<&Arc<Slots>>) -> Result<Option<Slot>, ()> {
+    match slots {
         None => Ok(None),
-        Some(gate) => gate.slots.take().map(Some).ok_or(()),
+        Some(slots) => slots.take().map(Some).ok_or(()),
     }
 }
 

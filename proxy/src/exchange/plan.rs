@@ -1,20 +1,24 @@
 //! Which keys are tried, in which order.
 
+use clawgate_shared::clock;
 use http::HeaderMap;
 
+use super::record::Facts;
 use super::reject::Refusal;
-use crate::routing::{Ordered, required_tags};
+use crate::routing::{Ask, NoneLeft, Ordered, required_tags};
 use crate::snapshot::Bot;
 use crate::wire::error::{Code, KeyReason};
 
 /// Longest `x-clawgate-tag` list.
 const MAX_TAGS: usize = 16;
+/// Clients sleep for whatever they are told; this is the most, in seconds.
+const LONGEST_WAIT: i64 = 30;
 
 /// The candidates of one exchange.
 ///
 /// # Errors
-/// There is no key, or none with the tags.
-pub fn plan<'a>(bot: &'a Bot, vendor: &str, headers: &HeaderMap) -> Result<Ordered<'a>, Refusal> {
+/// There is no key, none with the tags, or none that may be tried now.
+pub fn plan<'a>(bot: &'a Bot, vendor: &str, headers: &HeaderMap, facts: &Facts) -> Result<Ordered<'a>, Refusal> {
     let wanted = headers.get("x-clawgate-tag").map(|v| required_tags(v.to_str().unwrap_or(""))).unwrap_or_default();
     if wanted.len() > MAX_TAGS {
         return Err(Refusal::new(Code::TagNotAllowed, format!("x-clawgate-tag has more than {MAX_TAGS} tags")));
@@ -39,7 +43,29 @@ pub fn plan<'a>(bot: &'a Bot, vendor: &str, headers: &HeaderMap) -> Result<Order
             "no provider key of this bot carries the tags of x-clawgate-tag".to_owned(),
         ));
     }
-    Ok(pool.ordered(&wanted))
+    // A turn is taken only where it is used.
+    if let Some(ordered) = wanted.is_empty().then(|| pool.quick()).flatten() {
+        return Ok(ordered);
+    }
+    let session = if facts.session_id.is_empty() { &facts.agent_id } else { &facts.session_id };
+    let conversation = [&*bot.id, session];
+    let ask = Ask { tags: &wanted, model: &facts.model, conversation, now: clock::boot_micros() };
+    pool.ordered(&ask).map_err(|left| none_left(vendor, left))
+}
+
+/// Every key is left out.
+fn none_left(vendor: &str, left: NoneLeft) -> Refusal {
+    let Some(wait) = left.cooling else {
+        let text = format!(
+            "vendor {vendor} does not accept the provider keys of this bot, or their accounts have no credit; \
+             see GET /api/v1/provider-keys/health"
+        );
+        return no_key(KeyReason::AllInvalid, text);
+    };
+    let seconds = (wait.saturating_add(999_999) / 1_000_000).clamp(1, LONGEST_WAIT);
+    let text =
+        format!("all provider keys for vendor {vendor} wait for their limits to reset; try again in {seconds} s");
+    Refusal { retry_after: u32::try_from(seconds).ok(), ..no_key(KeyReason::AllCooling, text) }
 }
 
 /// `no_key_available` with its reason.

@@ -8,7 +8,8 @@ use http::HeaderValue;
 use http::header::HeaderName;
 use zeroize::Zeroizing;
 
-use crate::limits::{Gate, QuotaRule};
+use super::health::Health;
+use crate::limits::{Gate, QuotaRule, Slots};
 
 /// How the key travels. Built once per snapshot; a clone of the header value
 /// is a reference count, and the bytes are wiped with the last clone.
@@ -64,11 +65,24 @@ impl Credential {
     }
 }
 
+/// What proves the key to its vendor: a cheap `GET` at the origin of its base.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Path and query, without the credential.
+    pub target: String,
+    /// What the vendor demands beside it.
+    pub headers: Vec<(&'static str, &'static str)>,
+}
+
 /// One provider key of a snapshot.
 #[derive(Debug)]
 pub struct Key {
     /// `key_…`
     pub id: Arc<str>,
+    /// Slug.
+    pub vendor: Arc<str>,
+    /// Goes up with each new secret.
+    pub secret_version: u64,
     /// The id as the `x-clawgate-key` header.
     pub id_header: HeaderValue,
     /// Sorted.
@@ -86,6 +100,16 @@ pub struct Key {
     pub quotas: Vec<Arc<QuotaRule>>,
     /// How many requests it may have at one time, if that is limited.
     pub gate: Option<Arc<Gate>>,
+    /// Its requests, when they are limited or somebody goes by their number.
+    pub slots: Option<Arc<Slots>>,
+    /// Share under `weighted`.
+    pub weight: u32,
+    /// Higher goes first under `priority`.
+    pub priority: i32,
+    /// Where it stands with its vendor.
+    pub health: Arc<Health>,
+    /// How to ask about it; `None`: the vendor has no route that would tell.
+    pub probe: Option<Probe>,
     /// `openai-organization`-like header to add, when configured.
     pub organization: Option<HeaderValue>,
 }
@@ -95,6 +119,33 @@ impl Key {
     #[must_use]
     pub fn carries(&self, required: &[String]) -> bool {
         required.iter().all(|tag| self.tags.binary_search(tag).is_ok())
+    }
+}
+
+#[cfg(test)]
+impl Key {
+    /// A key of vendor `openai` for tests.
+    #[must_use]
+    pub fn sample(id: &str, tags: &[&str]) -> Self {
+        Self {
+            id: id.into(),
+            vendor: "openai".into(),
+            secret_version: 1,
+            id_header: HeaderValue::from_str(id).expect("ascii"),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            base_url: None,
+            base: BaseUrl::parse("https://vendor.example/v1").expect("plain"),
+            credential: Credential::None,
+            include_usage: IncludeUsage::Inject,
+            quotas: Vec::new(),
+            gate: None,
+            slots: None,
+            weight: 1,
+            priority: 0,
+            health: super::health::Healths::default().of(id),
+            probe: None,
+            organization: None,
+        }
     }
 }
 

@@ -2,14 +2,20 @@
 //!
 //! Invariant: a key is a candidate only if it belongs to the bot's tenant, to
 //! no project or to the bot's, to the vendor asked for, and carries every tag
-//! the bot requires. There is no fallback to other keys.
-//! Deliberately absent: connections, health probes, anything that waits.
+//! the bot requires. There is no fallback to other keys. A key that is invalid,
+//! exhausted or cooling is left out, whoever asks.
+//! Deliberately absent: connections, probes, anything that waits.
 
+pub mod health;
 mod key;
 mod pick;
 mod pool;
+mod strategy;
+mod weights;
 
 pub use clawgate_shared::glob::Glob;
-pub use key::{Credential, Key};
+pub use health::{Health, Healths, News, Signal, Standing, Verdict};
+pub use key::{Credential, Key, Probe};
 pub use pick::Turns;
-pub use pool::{Ordered, Pool, required_tags};
+pub use pool::{Ask, NoneLeft, Ordered, Pool, required_tags};
+pub use strategy::Strategy;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::health::Admits;
 use super::key::Key;
 use super::pick::Turn;
+use super::strategy::{Indices, Strategy};
 
 /// Compiled per bot and vendor. Empty pools are kept, with the reason.
 #[derive(Debug)]
@@ -16,27 +18,84 @@ pub struct Pool {
     pub any_configured: bool,
     /// The bot's turn counter at this vendor.
     pub turn: Arc<Turn>,
+    /// The bot's choice.
+    pub strategy: Strategy,
+}
+
+/// What an exchange wants of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Narrow the choice and never widen it.
+    pub tags: &'a [String],
+    /// As the client named it; empty: none.
+    pub model: &'a str,
+    /// Bot and conversation, for `sticky`.
+    pub conversation: [&'a str; 2],
+    /// Monotonic microseconds.
+    pub now: i64,
+}
+
+/// No key may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoneLeft {
+    /// Microseconds until the first that cools may be; `None`: none cools.
+    pub cooling: Option<i64>,
 }
 
 /// Candidates in the order in which they are to be tried.
 #[derive(Debug)]
 pub struct Ordered<'a> {
-    pool: &'a Pool,
-    narrowed: Option<Vec<usize>>,
-    start: usize,
+    keys: &'a [Arc<Key>],
+    order: Order,
     given: usize,
 }
 
+#[derive(Debug)]
+enum Order {
+    /// All of them, from this one on.
+    Ring(usize),
+    List(Indices),
+}
+
 impl Pool {
-    /// The order for one exchange: round robin's choice first, then the keys
-    /// after it. `extra_tags` narrow the choice and never widen it.
+    /// The order when nothing has to be looked at: round robin over keys that
+    /// are all well. Neither allocates nor locks.
     #[must_use]
-    pub fn ordered(&self, extra_tags: &[String]) -> Ordered<'_> {
-        let narrowed: Option<Vec<usize>> = (!extra_tags.is_empty()).then(|| {
-            self.keys.iter().enumerate().filter(|(_, key)| key.carries(extra_tags)).map(|(at, _)| at).collect()
-        });
-        let len = narrowed.as_ref().map_or(self.keys.len(), Vec::len);
-        Ordered { pool: self, narrowed, start: self.turn.next(len), given: 0 }
+    pub fn quick(&self) -> Option<Ordered<'_>> {
+        let quick = self.strategy == Strategy::RoundRobin && self.keys.iter().all(|key| key.health.is_calm());
+        quick.then(|| Ordered { keys: &self.keys, order: Order::Ring(self.turn.next(self.keys.len())), given: 0 })
+    }
+
+    /// The order for one exchange: one key on trial if one is due, then those
+    /// that are well as the strategy has them, then those under suspicion.
+    ///
+    /// # Errors
+    /// None may be tried now.
+    pub fn ordered(&self, ask: &Ask<'_>) -> Result<Ordered<'_>, NoneLeft> {
+        let (mut usable, mut suspects, mut list) = (Indices::new(), Indices::new(), Indices::new());
+        let mut cooling: Option<i64> = None;
+        let carrying = self.keys.iter().enumerate().filter(|(_, key)| key.carries(ask.tags));
+        for (at, key) in carrying {
+            let admits = key.health.admits(ask.model, ask.now);
+            let due = matches!(admits, Admits::Trial | Admits::Last { due: true });
+            if due && list.is_empty() && key.health.claim_trial(ask.now) {
+                list.push(at);
+                continue;
+            }
+            match admits {
+                Admits::Yes => usable.push(at),
+                Admits::Last { .. } => suspects.push(at),
+                Admits::Cooling(left) => cooling = Some(cooling.map_or(left, |other| other.min(left))),
+                Admits::Trial | Admits::No => {}
+            }
+        }
+        self.strategy.arrange(&mut usable, &self.keys, &self.turn, ask.conversation);
+        list.extend(usable);
+        list.extend(suspects);
+        if list.is_empty() {
+            return Err(NoneLeft { cooling });
+        }
+        Ok(Ordered { keys: &self.keys, order: Order::List(list), given: 0 })
     }
 }
 
@@ -44,17 +103,13 @@ impl<'a> Iterator for Ordered<'a> {
     type Item = &'a Arc<Key>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let len = self.narrowed.as_ref().map_or(self.pool.keys.len(), Vec::len);
-        if self.given >= len {
-            return None;
-        }
-        let at = (self.start + self.given).checked_rem(len)?;
-        self.given += 1;
-        let at = match &self.narrowed {
-            Some(list) => *list.get(at)?,
-            None => at,
+        let at = match &self.order {
+            Order::Ring(_) if self.given >= self.keys.len() => return None,
+            Order::Ring(start) => (start + self.given).checked_rem(self.keys.len())?,
+            Order::List(list) => *list.get(self.given)?,
         };
-        self.pool.keys.get(at)
+        self.given += 1;
+        self.keys.get(at)
     }
 }
 
@@ -67,52 +122,77 @@ pub fn required_tags(header: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::{Credential, Turns};
-    use clawgate_shared::catalogue::IncludeUsage;
-    use clawgate_shared::origin::BaseUrl;
-    use http::HeaderValue;
+    use crate::routing::{Signal, Turns, Verdict};
+
+    const SECOND: i64 = 1_000_000;
 
     fn pool(keys: &[(&str, &[&str])]) -> Pool {
-        let keys = keys
-            .iter()
-            .map(|(id, tags)| {
-                Arc::new(Key {
-                    id: (*id).into(),
-                    id_header: HeaderValue::from_str(id).expect("ascii"),
-                    tags: tags.iter().map(|t| (*t).to_owned()).collect(),
-                    base_url: None,
-                    base: BaseUrl::parse("https://vendor.example/v1").expect("plain"),
-                    credential: Credential::None,
-                    include_usage: IncludeUsage::Inject,
-                    quotas: Vec::new(),
-                    gate: None,
-                    organization: None,
-                })
-            })
-            .collect();
-        Pool { keys, any_quotas: false, any_configured: true, turn: Turns::default().of(&"b".into(), &"v".into()) }
+        let keys: Vec<_> = keys.iter().map(|(id, tags)| Arc::new(Key::sample(id, tags))).collect();
+        let turn = Turns::default().of(&"b".into(), &"v".into());
+        Pool { keys, any_quotas: false, any_configured: true, turn, strategy: Strategy::RoundRobin }
+    }
+
+    fn ids(pool: &Pool, tags: &[String], now: i64) -> Result<Vec<String>, NoneLeft> {
+        let ask = Ask { tags, model: "m", conversation: ["b", ""], now };
+        Ok(pool.ordered(&ask)?.map(|key| key.id.to_string()).collect())
+    }
+
+    fn sorted(pool: &Pool, tags: &[String], now: i64) -> Vec<String> {
+        let mut ids = ids(pool, tags, now).expect("some are left");
+        ids.sort();
+        ids
     }
 
     #[test]
     fn every_candidate_comes_once_and_the_first_rotates() {
         let pool = pool(&[("k1", &[]), ("k2", &[]), ("k3", &[])]);
-        let firsts: Vec<_> = (0..3).map(|_| pool.ordered(&[]).next().map(|k| k.id.to_string())).collect();
-        let mut sorted = firsts.clone();
-        sorted.sort();
-        assert_eq!(sorted, [Some("k1".into()), Some("k2".into()), Some("k3".into())]);
-        assert_eq!(pool.ordered(&[]).count(), 3);
+        let mut firsts: Vec<_> =
+            (0..3).map(|_| pool.quick().and_then(|mut order| order.next()).map(|key| key.id.to_string())).collect();
+        firsts.sort();
+        assert_eq!(firsts, [Some("k1".into()), Some("k2".into()), Some("k3".into())]);
+        assert_eq!(pool.quick().expect("all are well").count(), 3);
+        assert_eq!(sorted(&pool, &[], 0).len(), 3);
     }
 
     #[test]
     fn extra_tags_narrow() {
         let pool = pool(&[("k1", &["a"]), ("k2", &["a", "b"]), ("k3", &["b"])]);
-        let ids = |tags: &str| -> Vec<String> {
-            let mut ids: Vec<_> = pool.ordered(&required_tags(tags)).map(|k| k.id.to_string()).collect();
-            ids.sort();
-            ids
-        };
-        assert_eq!(ids(" a , b"), ["k2"]);
-        assert_eq!(ids("b"), ["k2", "k3"]);
-        assert!(ids("c").is_empty());
+        assert_eq!(sorted(&pool, &required_tags(" a , b"), 0), ["k2"]);
+        assert_eq!(sorted(&pool, &required_tags("b"), 0), ["k2", "k3"]);
+        assert_eq!(ids(&pool, &required_tags("c"), 0), Err(NoneLeft { cooling: None }));
+    }
+
+    #[test]
+    fn what_cools_is_left_out_and_the_first_to_come_back_is_known() {
+        let pool = pool(&[("k1", &[]), ("k2", &[]), ("k3", &[])]);
+        for (key, wait) in pool.keys.iter().zip([30, 20]) {
+            let _ = key.health.hear(Signal::Limited(wait * SECOND), "m", 0, 0);
+        }
+        assert!(pool.quick().is_none());
+        assert_eq!(sorted(&pool, &[], SECOND), ["k3"]);
+        let _ = pool.keys[2].health.hear(Signal::Limited(40 * SECOND), "m", 0, 0);
+        assert_eq!(ids(&pool, &[], SECOND), Err(NoneLeft { cooling: Some(19 * SECOND) }));
+        assert_eq!(sorted(&pool, &[], 31 * SECOND), ["k1", "k2"]);
+        assert_eq!(sorted(&pool, &[], 41 * SECOND).len(), 3);
+        assert!(pool.quick().is_some());
+    }
+
+    #[test]
+    fn suspects_come_last_invalid_ones_not_at_all_and_one_trial_first() {
+        let pool = pool(&[("k1", &[]), ("k2", &[]), ("k3", &[]), ("k4", &[])]);
+        let _ = pool.keys[0].health.hear(Signal::Refused, "m", 1, 1);
+        let _ = pool.keys[1].health.hear(Signal::Refused, "m", 1, 1);
+        let _ = pool.keys[1].health.probed(Verdict::Refused, 2);
+        let _ = pool.keys[2].health.hear(Signal::Spent, "m", 1, 1);
+        assert_eq!(ids(&pool, &[], 3), Ok(vec!["k4".to_owned(), "k1".to_owned()]));
+        let _ = pool.keys[3].health.hear(Signal::Spent, "m", 1, 1);
+        assert_eq!(ids(&pool, &[], 3), Ok(vec!["k1".to_owned()]), "a suspect is better than nothing");
+        let later = 31 * SECOND;
+        assert_eq!(ids(&pool, &[], later), Ok(vec!["k1".to_owned()]), "its trial");
+        assert_eq!(ids(&pool, &[], later), Ok(vec!["k3".to_owned(), "k1".to_owned()]));
+        assert_eq!(ids(&pool, &[], later), Ok(vec!["k4".to_owned(), "k1".to_owned()]));
+        assert_eq!(ids(&pool, &[], later), Ok(vec!["k1".to_owned()]));
+        let _ = pool.keys[0].health.probed(Verdict::Refused, later);
+        assert_eq!(ids(&pool, &[], later), Err(NoneLeft { cooling: None }));
     }
 }

@@ -1,7 +1,7 @@
 //! From the wire's resources to the read model. All or nothing; every reason
 //! is collected, so that an admin mends a snapshot in one go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use clawgate_shared::catalogue::{AuthForm, CustomVendor, IncludeUsage, Vendor, base_for_key};
@@ -15,7 +15,7 @@ use http::HeaderValue;
 
 use super::model::{Bot, BotState, Snapshot, Tenant, TokenEntry};
 use crate::limits::{Allowance, Gate, Gates, Metric, Outage, QuotaRule, Slice, Slices};
-use crate::routing::{Credential, Glob, Key, Pool, Turns};
+use crate::routing::{Credential, Glob, Healths, Key, Pool, Probe, Strategy, Turns};
 
 /// Longest list of reasons that is sent back.
 const MAX_REASONS: usize = 50;
@@ -28,6 +28,8 @@ pub struct Inputs<'a> {
     pub secrets: &'a HashMap<String, SealedSecret>,
     /// Round-robin counters that outlive snapshots.
     pub turns: &'a Turns,
+    /// Where keys stand with their vendors, which outlives snapshots.
+    pub healths: &'a Healths,
     /// What this node has of each quota, which outlives snapshots too.
     pub slices: &'a Slices,
     /// Rate and concurrency limits, which do so as well. Their limits change in
@@ -47,6 +49,7 @@ pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) 
         keys: BTreeMap::new(),
         quotas: HashMap::new(),
         gates: Vec::new(),
+        counted: tenants_that_count(content),
     };
     let max_config_age_secs = work.settings(content);
     work.tenants(content);
@@ -59,6 +62,7 @@ pub fn compile(content: &Content, version: &wire::Version, inputs: &Inputs<'_>) 
         }
     }
     inputs.turns.forget_unused();
+    inputs.healths.forget_unused();
     inputs.slices.forget_unused(clock::boot_micros());
     inputs.gates.forget_unused();
     if !work.reasons.is_empty() {
@@ -86,6 +90,8 @@ struct Work<'a> {
     quotas: HashMap<(String, String), Vec<Arc<QuotaRule>>>,
     /// What gates are to be set to.
     gates: Vec<(Arc<Gate>, Allowance)>,
+    /// Tenants whose keys' requests are counted.
+    counted: HashSet<String>,
 }
 
 impl Work<'_> {
@@ -195,8 +201,8 @@ impl Work<'_> {
         found.flatten().cloned().collect()
     }
 
-    fn keys(&mut self, content: &Content) -> usize {
-        let mut count = 0;
+    fn keys(&mut self, content: &Content) -> Vec<Arc<Key>> {
+        let mut all = Vec::new();
         for resource in content.iter() {
             let Some(Body::ProviderKey(key)) = &resource.body else { continue };
             if !key.enabled {
@@ -204,14 +210,15 @@ impl Work<'_> {
             }
             match self.key(&resource.id, key) {
                 Ok(built) => {
-                    count += 1;
+                    let built = Arc::new(built);
+                    all.push(built.clone());
                     let place = self.keys.entry((key.tenant_id.clone(), key.vendor.clone())).or_default();
-                    place.push((key.project_id.clone(), Arc::new(built)));
+                    place.push((key.project_id.clone(), built));
                 }
                 Err(reason) => self.refuse(format!("provider key {}: {reason}", resource.id)),
             }
         }
-        count
+        all
     }
 
     fn key(&mut self, id: &str, key: &wire::ProviderKey) -> Result<Key, String> {
@@ -239,8 +246,16 @@ impl Work<'_> {
         };
         let mut tags = key.tags.clone();
         tags.sort_unstable();
+        let probe = probe(vendor, base_url.as_ref(), &base);
+        let gate = self.gate(id, Allowance { max_concurrency: key.max_concurrency, ..Allowance::default() });
+        // Another secret, or another place that it is sent to, is another key.
+        let stamp = format!("{id} {} {base} {}", key.secret_version, key.auth);
+        let health = self.inputs.healths.of(&stamp);
+        let counted = self.counted.contains(&key.tenant_id).then(|| health.slots.clone());
         Ok(Key {
             id: id.into(),
+            vendor: key.vendor.as_str().into(),
+            secret_version: key.secret_version,
             id_header: HeaderValue::from_str(id).map_err(|_| "the id is not plain text")?,
             tags,
             base_url,
@@ -248,7 +263,12 @@ impl Work<'_> {
             credential,
             include_usage,
             quotas: self.quotas_of(&[("provider_key", id)]),
-            gate: self.gate(id, Allowance { max_concurrency: key.max_concurrency, ..Allowance::default() }),
+            slots: gate.as_ref().map(|gate| gate.slots.clone()).or(counted),
+            gate,
+            weight: key.weight,
+            priority: key.priority,
+            health,
+            probe,
             organization: HeaderValue::from_str(&key.organization).ok().filter(|v| !v.is_empty()),
         })
     }
@@ -289,9 +309,12 @@ impl Work<'_> {
             tokens_per_minute: bot.tokens_per_minute,
             max_concurrency: bot.max_concurrency,
         };
+        let Some(pools) = self.pools(&bot_id, bot) else {
+            return self.refuse(format!("bot {id}: unknown key strategy {:?}", bot.key_strategy));
+        };
         let built = Arc::new(Bot {
             gate: self.gate(id, allowance),
-            pools: self.pools(&bot_id, bot),
+            pools,
             quotas: self.quotas_of(&[("bot", id), ("project", &bot.project_id), ("tenant", &bot.tenant_id)]),
             default_max_tokens: Some(bot.default_max_tokens).filter(|tokens| *tokens > 0),
             id: bot_id,
@@ -320,7 +343,9 @@ impl Work<'_> {
         }
     }
 
-    fn pools(&self, bot_id: &Arc<str>, bot: &wire::Bot) -> HashMap<Arc<str>, Pool> {
+    /// `None`: the bot's strategy is not a known word.
+    fn pools(&self, bot_id: &Arc<str>, bot: &wire::Bot) -> Option<HashMap<Arc<str>, Pool>> {
+        Strategy::parse(&bot.key_strategy, &[])?;
         let from = (bot.tenant_id.clone(), String::new());
         let of_tenant = self.keys.range(from..).take_while(|((tenant, _), _)| *tenant == bot.tenant_id);
         of_tenant
@@ -331,15 +356,32 @@ impl Work<'_> {
                 let vendor: Arc<str> = vendor.as_str().into();
                 let keys: Vec<Arc<Key>> = matching.map(|(_, key)| key.clone()).collect();
                 let pool = Pool {
+                    strategy: Strategy::parse(&bot.key_strategy, &keys)?,
                     any_quotas: keys.iter().any(|key| !key.quotas.is_empty()),
                     keys,
                     any_configured: !of_vendor.is_empty(),
                     turn: self.inputs.turns.of(bot_id, &vendor),
                 };
-                (vendor, pool)
+                Some((vendor, pool))
             })
             .collect()
     }
+}
+
+/// Tenants with a bot that goes by how much its keys are used.
+fn tenants_that_count(content: &Content) -> HashSet<String> {
+    let bots = content.iter().filter_map(|resource| match &resource.body {
+        Some(Body::Bot(bot)) => Some(bot),
+        _ => None,
+    });
+    bots.filter(|bot| bot.key_strategy == "least_used").map(|bot| bot.tenant_id.clone()).collect()
+}
+
+/// How the vendor is asked about a key; only at the origin its secret is for.
+fn probe(vendor: &Vendor, own: Option<&BaseUrl>, base: &BaseUrl) -> Option<Probe> {
+    let (url, query) = vendor.check_url(own).filter(|(url, _)| url.origin == base.origin)?;
+    let target = if query.is_empty() { url.path } else { format!("{}?{query}", url.path) };
+    Some(Probe { target, headers: vendor.default_headers.to_vec() })
 }
 
 /// A quota as told, with the slice that counts for it. `None`: a word in it is

@@ -10,7 +10,9 @@ pub mod cache;
 mod compile;
 mod handle;
 mod model;
+mod states;
 
 pub use compile::{Inputs, compile, quota_rule};
 pub use handle::Handle;
 pub use model::{Bot, BotState, Snapshot, Tenant, TokenEntry};
+pub use states::Hints;

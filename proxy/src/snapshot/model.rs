@@ -10,7 +10,7 @@ use clawgate_shared::token::TokenHash;
 use http::HeaderValue;
 
 use crate::limits::{Gate, QuotaRule};
-use crate::routing::{Glob, Pool};
+use crate::routing::{Glob, Key, Pool};
 
 /// A SHA-256 is a hash already: its first eight bytes serve as one.
 #[derive(Default)]
@@ -43,10 +43,10 @@ pub struct Snapshot {
     pub tokens: TokenMap,
     /// Seconds without contact after which nothing is served; 0: no limit.
     pub max_config_age_secs: u64,
-    /// How many bots and keys, for `/readyz` and the log.
+    /// How many bots, for the log.
     pub bots: usize,
     /// Provider keys, enabled ones only.
-    pub keys: usize,
+    pub keys: Vec<Arc<Key>>,
 }
 
 /// What a token leads to.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clawgate_shared::clock;
 use clawgate_shared::proto::node::config_sync_client::ConfigSyncClient;
 use clawgate_shared::proto::node::{
-    Ack, ControlMessage, Hello, Nack, NodeMessage, NodeStatus, Update, control_message, node_message,
+    Ack, ControlMessage, Hello, KeyState, Nack, NodeMessage, NodeStatus, Update, control_message, node_message,
 };
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -26,9 +26,12 @@ use super::session::{Activate, Outcome, Session};
 use super::state::SyncState;
 use crate::metering::Backoff;
 use crate::snapshot::cache::Cache;
+use crate::upstream::KeyNews;
 
 /// How often status is reported and contact is noted.
 const STATUS: Duration = Duration::from_secs(5);
+/// Between two reports that news of keys bring about.
+const NEWS: Duration = Duration::from_millis(200);
 /// How long the stream may take to open.
 const OPEN: Duration = Duration::from_secs(10);
 /// A stream without a word counts as contact after this time.
@@ -52,6 +55,9 @@ pub type StatusSource = Arc<dyn Fn() -> NodeStatus + Send + Sync>;
 /// Hears how many nodes are connected to the control plane.
 pub type PeersSink = Arc<dyn Fn(u32) + Send + Sync>;
 
+/// Hears which keys other nodes found invalid or exhausted.
+pub type KeyStatesSink = Arc<dyn Fn(&[KeyState]) + Send + Sync>;
+
 /// What the client is made of.
 pub struct SyncParts {
     /// Who we are.
@@ -70,6 +76,10 @@ pub struct SyncParts {
     pub status: StatusSource,
     /// Told of every change; the last word stays when the stream is lost.
     pub peers: PeersSink,
+    /// Told of every change.
+    pub key_states: KeyStatesSink,
+    /// Wakes when a status is due before its time.
+    pub key_news: Arc<KeyNews>,
     /// Random per process start.
     pub instance_id: String,
     /// Of this program.
@@ -206,6 +216,7 @@ impl SyncClient {
         // revoked hears of it right after. Only then is it contact.
         let mut tick = interval_at(Instant::now() + PROBATION, STATUS);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_news = Instant::now();
         loop {
             tokio::select! {
                 message = inbox.message() => {
@@ -215,21 +226,34 @@ impl SyncClient {
                     match message.kind {
                         Some(control_message::Kind::Update(update)) => self.take(update, outbox).await?,
                         Some(control_message::Kind::Peers(peers)) => (self.parts.peers)(peers.nodes),
+                        Some(control_message::Kind::KeyStates(said)) => (self.parts.key_states)(&said.keys),
                         // A newer control plane may say more than we know.
                         None => {}
+                    }
+                }
+                () = self.parts.key_news.to_report() => {
+                    if Instant::now() >= next_news {
+                        self.report(outbox);
+                        next_news = Instant::now() + NEWS;
+                    } else {
+                        tick.reset_after(NEWS);
                     }
                 }
                 _ = tick.tick() => {
                     // The stream's keepalive vouches for the other side.
                     self.in_contact();
-                    let status = node_message::Kind::Status((self.parts.status)());
-                    // When the outbox is full, the next report will do.
-                    let _ = outbox.try_send(NodeMessage { kind: Some(status) });
+                    self.report(outbox);
                     self.note_contact().await;
                     self.renew(channel).await;
                 }
             }
         }
+    }
+
+    /// When the outbox is full, the next report will do.
+    fn report(&self, outbox: &mpsc::Sender<NodeMessage>) {
+        let status = node_message::Kind::Status((self.parts.status)());
+        let _ = outbox.try_send(NodeMessage { kind: Some(status) });
     }
 
     fn in_contact(&self) {

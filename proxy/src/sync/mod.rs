@@ -18,7 +18,7 @@ pub mod state;
 mod tests;
 
 pub use channel::{ControlChannel, ControlTarget, TargetError};
-pub use client::{PeersSink, StatusSource, SyncClient, SyncParts};
+pub use client::{KeyStatesSink, PeersSink, StatusSource, SyncClient, SyncParts};
 pub use enroll::EnrollError;
 pub use identity::{Identity, IdentityCell, IdentityError, TlsIdentity};
 pub use session::{Activate, Outcome, Session};

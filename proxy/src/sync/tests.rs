@@ -213,6 +213,8 @@ fn node(data: &Path, target: &str, token: Option<&str>) -> Node {
         state: state.clone(),
         status: Arc::new(NodeStatus::default),
         peers: Arc::new(|_| {}),
+        key_states: Arc::new(|_| {}),
+        key_news: Arc::default(),
         instance_id: "instance_1".to_owned(),
         software_version: "1".to_owned(),
     });

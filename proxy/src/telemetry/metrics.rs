@@ -1,6 +1,6 @@
 //! Every metric family of a node, once. Names are part of the contract.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -55,6 +55,12 @@ pub enum NotAdmitted {
 struct UpstreamError {
     vendor: String,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KeyState {
+    vendor: String,
+    state: &'static str,
 }
 
 /// The handles of one vendor, looked up once per exchange and then only
@@ -121,6 +127,7 @@ pub struct Metrics {
     pub config_nacks: Counter,
     /// What is left in the leases of all quotas.
     pub lease_remaining: Gauge,
+    key_state: Family<KeyState, Gauge>,
     /// Calls to the control plane about leases.
     pub lease_calls: Counter,
 }
@@ -160,6 +167,7 @@ impl Metrics {
             config_age_seconds: Gauge::default(),
             config_nacks: Counter::default(),
             lease_remaining: Gauge::default(),
+            key_state: Family::default(),
             lease_calls: Counter::default(),
             registry: Registry::default(),
         };
@@ -187,6 +195,7 @@ impl Metrics {
         registry.register("config_nacks", "Configurations refused", metrics.config_nacks.clone());
         registry.register("lease_remaining", "Left in all leases of quotas", metrics.lease_remaining.clone());
         registry.register("lease_calls", "Calls to the control plane about leases", metrics.lease_calls.clone());
+        registry.register("key_state", "Provider keys by where they stand", metrics.key_state.clone());
         registry.register("build", "Build", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
     }
@@ -236,6 +245,15 @@ impl Metrics {
         self.upstream_errors.get_or_create(&UpstreamError { vendor: vendor.to_owned(), reason }).inc();
     }
 
+    /// Takes the number of provider keys per vendor and state; what is not named
+    /// is forgotten.
+    pub fn set_key_states(&self, counts: &BTreeMap<(&str, &'static str), i64>) {
+        self.key_state.clear();
+        for ((vendor, state), count) in counts {
+            self.key_state.get_or_create(&KeyState { vendor: (*vendor).to_owned(), state }).set(*count);
+        }
+    }
+
     /// The text a scraper gets.
     #[must_use]
     pub fn render(&self) -> String {
@@ -260,6 +278,8 @@ mod tests {
         metrics.refused("bot_token_missing");
         metrics.upstream_failed("openai", "connect");
         metrics.not_admitted(NotAdmitted::Source);
+        metrics.set_key_states(&BTreeMap::from([(("google", "active"), 2)]));
+        metrics.set_key_states(&BTreeMap::from([(("openai", "suspect"), 1)]));
         let text = metrics.render();
         for line in [
             "clawgate_requests_total{vendor=\"openai\",status_class=\"2xx\"} 1",
@@ -269,10 +289,12 @@ mod tests {
             "clawgate_upstream_errors_total{vendor=\"openai\",reason=\"connect\"} 1",
             "clawgate_connections_refused_total{reason=\"source\"} 1",
             "clawgate_connections_refused_total{reason=\"cap\"} 0",
+            "clawgate_key_state{vendor=\"openai\",state=\"suspect\"} 1",
             "clawgate_inflight 0",
             "clawgate_build_info{version=",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
+        assert!(!text.contains("google"), "what is not named is forgotten");
     }
 }

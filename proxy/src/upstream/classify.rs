@@ -14,13 +14,14 @@ pub enum Verdict {
     Forbidden,
 }
 
-/// Classifies a vendor's status. Key state (cooling, suspect, exhausted) is not
-/// decided here.
+/// Classifies a vendor's status, as its signal has it
+/// ([`Signal::counts_as`](crate::routing::Signal::counts_as)). What it means for
+/// the key is not decided here.
 #[must_use]
 pub const fn status(status: u16) -> Verdict {
     match status {
         401 => Verdict::FailoverHidden("unauthorized"),
-        402 => Verdict::Failover("payment_required"),
+        402 => Verdict::Failover("exhausted"),
         403 => Verdict::Forbidden,
         408 => Verdict::Failover("request_timeout"),
         429 => Verdict::Failover("rate_limited"),

@@ -1,6 +1,7 @@
 //! One request to a vendor over pingora's HTTP/1 session, with our own
 //! deadlines around every read and write.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ use super::target::{Address, Egress, Target};
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Informational answers accepted before the real one.
 const MAX_INFORMATIONAL: usize = 8;
+/// Longest wait for the body of an error before it is judged without.
+const PEEK: Duration = Duration::from_secs(2);
 /// Closing a connection that is not kept.
 const CLOSE: Duration = Duration::from_secs(1);
 /// One write after a 101.
@@ -190,6 +193,8 @@ pub struct Answer {
     session: HttpSession,
     address: Arc<Address>,
     idle: Duration,
+    /// Of the body, what was read ahead.
+    ahead: VecDeque<Bytes>,
     /// Final status.
     pub status: StatusCode,
     /// As the vendor sent them.
@@ -280,7 +285,8 @@ impl Client {
         let read = timeout(self.timeouts.head, read_head(&mut session)).await;
         match (read, written) {
             (Ok(Ok((status, headers))), _) => {
-                Ok(Answer { session, address: address.clone(), idle: self.timeouts.idle, status, headers })
+                let (address, idle, ahead) = (address.clone(), self.timeouts.idle, VecDeque::new());
+                Ok(Answer { session, address, idle, ahead, status, headers })
             }
             (_, Err(error)) | (Ok(Err(error)), Ok(_)) => {
                 let answered = recover(session.into_inner()).is_none_or(|stream| stream.answered());
@@ -322,6 +328,9 @@ impl Answer {
     /// # Errors
     /// Silence beyond the idle limit, an early end, bytes that are not HTTP.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        if let Some(chunk) = self.ahead.pop_front() {
+            return Ok(Some(chunk));
+        }
         match timeout(self.idle, self.session.read_body_bytes()).await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Failure::of(&error)),
@@ -331,7 +340,22 @@ impl Answer {
 
     /// Whether the body has been read to its end.
     pub fn done(&mut self) -> bool {
-        self.session.is_body_done()
+        self.ahead.is_empty() && self.session.is_body_done()
+    }
+
+    /// Reads ahead what comes of the body within a moment, and returns at most
+    /// `limit` bytes of it. [`Self::chunk`] gives it all once more.
+    pub async fn peek(&mut self, limit: usize) -> Vec<u8> {
+        let until = Instant::now() + PEEK;
+        let mut seen = Vec::new();
+        while seen.len() < limit && !self.session.is_body_done() {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(Ok(Some(chunk))) = timeout(left, self.session.read_body_bytes()).await else { break };
+            let room = limit.saturating_sub(seen.len());
+            seen.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+            self.ahead.push_back(chunk);
+        }
+        seen
     }
 
     /// After a 101: what is sent from here on is passed as it is.

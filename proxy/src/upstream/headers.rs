@@ -6,7 +6,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::routing::{Credential, Key};
+use crate::routing::{Credential, Key, Probe};
 use clawgate_shared::catalogue::Vendor;
 
 /// Where a vendor's own request id is shown.
@@ -21,7 +21,22 @@ pub fn for_vendor(headers: &mut HeaderMap, vendor: &Vendor, key: &Key, host: &He
     if let Some(len) = body_len {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
     }
-    for (name, value) in vendor.default_headers.iter() {
+    present(headers, &vendor.default_headers, key);
+}
+
+/// The headers of a probe: nobody's but ours.
+pub fn for_probe(probe: &Probe, key: &Key, host: &HeaderValue) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::HOST, host.clone());
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    present(&mut headers, &probe.headers, key);
+    headers
+}
+
+/// The one credential, and what the vendor demands beside it.
+fn present(headers: &mut HeaderMap, defaults: &[(&'static str, &'static str)], key: &Key) {
+    for (name, value) in defaults {
         headers.entry(*name).or_insert(HeaderValue::from_static(value));
     }
     if let Some(organization) = &key.organization {
@@ -116,22 +131,10 @@ fn denied_response(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clawgate_shared::catalogue::{self, AuthForm, IncludeUsage};
-    use clawgate_shared::origin::BaseUrl;
+    use clawgate_shared::catalogue::{self, AuthForm};
 
     fn key(form: &AuthForm) -> Key {
-        Key {
-            id: "key_1".into(),
-            id_header: HeaderValue::from_static("key_1"),
-            tags: vec![],
-            base_url: None,
-            base: BaseUrl::parse("https://vendor.example/v1").expect("plain"),
-            credential: Credential::new(form, b"sk-real").expect("plain"),
-            include_usage: IncludeUsage::Inject,
-            quotas: Vec::new(),
-            gate: None,
-            organization: None,
-        }
+        Key { credential: Credential::new(form, b"sk-real").expect("plain"), ..Key::sample("key_1", &[]) }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clawgate_proxy::exchange::{BodyBudget, Drains, Inflight, Services, WhenFull};
 use clawgate_proxy::limits::{Gates, Granted, Learned, Slices, Standing};
 use clawgate_proxy::metering::{Spool, SpoolOptions};
-use clawgate_proxy::routing::Turns;
+use clawgate_proxy::routing::{Healths, Turns};
 use clawgate_proxy::server::{Bound, Front, Gateway, Listener, SourcePolicy, TlsFiles, bind};
 use clawgate_proxy::snapshot::{Handle, Inputs, Snapshot, compile};
 use clawgate_proxy::telemetry::{AccessLog, Metrics};
@@ -96,7 +96,8 @@ pub fn services(vendor: SocketAddr, options: &Options, dir: &Path) -> Services {
     let spool = Spool::open(dir, options.spool.clone()).expect("spool");
     Services {
         snapshots: handle,
-        client: Client::new(Egress::new(PrivateUpstreams::loopback(), timeouts.connect), timeouts),
+        client: Arc::new(Client::new(Egress::new(PrivateUpstreams::loopback(), timeouts.connect), timeouts)),
+        key_news: Arc::default(),
         spool: Arc::new(spool),
         when_full: options.when_full,
         slices,
@@ -222,7 +223,14 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
     }
     let secrets = HashMap::from([("key_1".to_owned(), secret)]);
     let version = wire::Version { generation: 1, revision: 1, hash: content.hash() };
-    let inputs = Inputs { sealing_key: &sealing_key, secrets: &secrets, turns: &Turns::default(), slices, gates };
+    let inputs = Inputs {
+        sealing_key: &sealing_key,
+        secrets: &secrets,
+        turns: &Turns::default(),
+        healths: &Healths::default(),
+        slices,
+        gates,
+    };
     compile(&content, &version, &inputs).expect("compiles")
 }
 
@@ -247,6 +255,7 @@ pub fn nothing() -> Snapshot {
         sealing_key: &sealing_key,
         secrets: &HashMap::new(),
         turns: &Turns::default(),
+        healths: &Healths::default(),
         slices: &Slices::default(),
         gates: &Gates::default(),
     };

@@ -28,7 +28,9 @@ pub async fn list(
     inside: InTenant,
     StrictQuery(query): StrictQuery<KeysQuery>,
 ) -> Result<Json<Page<ProviderKeyView>>, Problem> {
-    Ok(Json(Page::of(rows(&app, &inside, &query).await?, ProviderKeyView::from)))
+    let live = app.fleet.key_states();
+    let view = |row| ProviderKeyView::from(live.overlay(row).0);
+    Ok(Json(Page::of(rows(&app, &inside, &query).await?, view)))
 }
 
 /// `GET /provider-keys/health`
@@ -37,12 +39,15 @@ pub async fn health(
     inside: InTenant,
     StrictQuery(query): StrictQuery<KeysQuery>,
 ) -> Result<Json<Page<ProviderKeyHealth>>, Problem> {
-    Ok(Json(Page::of(rows(&app, &inside, &query).await?, ProviderKeyHealth::from)))
+    let live = app.fleet.key_states();
+    let view = |row| ProviderKeyHealth::from(live.overlay(row));
+    Ok(Json(Page::of(rows(&app, &inside, &query).await?, view)))
 }
 
 /// `GET /provider-keys/{id}`
 pub async fn get(State(app): State<App>, inside: InTenant, UrlPath(id): UrlPath<String>) -> Result<Response, Problem> {
     inside.require(Permission::KeyRead)?;
     let row = provider_keys::get(&mut *app.read().await?, &inside.tenant.id, &id).await?;
-    Ok(current(row.ok_or(Problem::not_found("provider key"))?)?.into_response())
+    let (row, _) = app.fleet.key_states().overlay(row.ok_or(Problem::not_found("provider key"))?);
+    Ok(current(row)?.into_response())
 }

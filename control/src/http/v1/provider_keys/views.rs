@@ -134,11 +134,23 @@ pub struct ProviderKeyHealth {
     /// active, suspect, invalid, exhausted or cooling.
     status: &'static str,
     reason: String,
+    /// Models whose limits at the vendor are used up.
+    cooling: Vec<CoolingModel>,
 }
 
-impl From<ProviderKeyRow> for ProviderKeyHealth {
-    fn from(row: ProviderKeyRow) -> Self {
+/// A model that a key is not asked for now.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CoolingModel {
+    /// As clients named it; empty for requests that name none.
+    model: String,
+    until: String,
+}
+
+impl From<(ProviderKeyRow, Vec<(String, i64)>)> for ProviderKeyHealth {
+    fn from((row, cooling): (ProviderKeyRow, Vec<(String, i64)>)) -> Self {
+        let cooling = cooling.into_iter().map(|(model, until)| CoolingModel { model, until: clock::rfc3339(until) });
         Self {
+            cooling: cooling.collect(),
             id: row.id,
             vendor: row.vendor,
             label: row.label,

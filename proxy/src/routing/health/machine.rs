@@ -1,0 +1,450 @@
+//! The state of one key. Pure: time comes in as an argument, in microseconds of
+//! one monotonic clock.
+
+use super::signal::Signal;
+
+/// Models of one key that are remembered as cooling. A further one takes the
+/// place of the one that is over first.
+pub const COOLING_MODELS: usize = 32;
+/// Longest model name that is remembered, in bytes; no vendor has a longer one.
+const MAX_MODEL: usize = 128;
+/// A probe that was begun is over after so long, whatever became of it.
+const PROBE_ENDS: i64 = 15_000_000;
+
+/// Where a key stands, apart from limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// The vendor takes it, as far as is known.
+    #[default]
+    Active,
+    /// The vendor refused it once; a probe will tell.
+    Suspect,
+    /// The vendor does not know it.
+    Invalid,
+    /// Its account has no credit.
+    Exhausted,
+}
+
+impl Standing {
+    /// As in REST, metrics and the protocol.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspect => "suspect",
+            Self::Invalid => "invalid",
+            Self::Exhausted => "exhausted",
+        }
+    }
+}
+
+/// Whether a key may be tried now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admits {
+    /// Yes.
+    Yes,
+    /// After all others; `due`: one request may try it first.
+    Last {
+        /// See [`Machine::claim_trial`].
+        due: bool,
+    },
+    /// No, but one request may try it.
+    Trial,
+    /// Not with this model, before so many microseconds have passed.
+    Cooling(i64),
+    /// No.
+    No,
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The vendor takes the key.
+    Good,
+    /// The vendor does not know it.
+    Refused,
+    /// Its account has no credit.
+    Spent,
+    /// Nothing that decides.
+    Unclear,
+}
+
+/// One key's state.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Between two probes, and between two requests on trial.
+    interval: i64,
+    standing: Standing,
+    /// What was sent before this says nothing about the state since.
+    since: i64,
+    next_probe: i64,
+    next_trial: i64,
+    /// When a probe last found it good.
+    proven: Option<i64>,
+    /// Models and when they may be asked for again.
+    cooling: Vec<(Box<str>, i64)>,
+}
+
+impl Machine {
+    /// An active key; `interval` in microseconds.
+    #[must_use]
+    pub const fn new(interval: i64) -> Self {
+        Self {
+            interval,
+            standing: Standing::Active,
+            since: i64::MIN,
+            next_probe: i64::MIN,
+            next_trial: i64::MIN,
+            proven: None,
+            cooling: Vec::new(),
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Active, and nothing cools.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.standing == Standing::Active && self.cooling.is_empty()
+    }
+
+    /// Models that cool, with what is left of it.
+    pub fn cooling(&self, now: i64) -> impl Iterator<Item = (&str, i64)> {
+        self.cooling.iter().map(move |(model, until)| (model.as_ref(), until.saturating_sub(now)))
+    }
+
+    /// Forgets what is over.
+    pub fn expire(&mut self, now: i64) {
+        self.cooling.retain(|(_, until)| *until > now);
+    }
+
+    /// Whether a request for `model` may try it.
+    #[must_use]
+    pub fn admits(&self, model: &str, now: i64) -> Admits {
+        if self.standing == Standing::Invalid {
+            return Admits::No;
+        }
+        let until = self.cooling.iter().find(|(name, until)| **name == *model && *until > now);
+        if let Some((_, until)) = until {
+            return Admits::Cooling(until.saturating_sub(now));
+        }
+        let due = now >= self.next_trial;
+        match self.standing {
+            Standing::Active => Admits::Yes,
+            Standing::Suspect => Admits::Last { due },
+            Standing::Exhausted if due => Admits::Trial,
+            Standing::Exhausted | Standing::Invalid => Admits::No,
+        }
+    }
+
+    /// Takes the one trial of this interval: whether this request has it.
+    pub fn claim_trial(&mut self, now: i64) -> bool {
+        let due = matches!(self.standing, Standing::Suspect | Standing::Exhausted) && now >= self.next_trial;
+        if due {
+            self.next_trial = now.saturating_add(self.interval);
+        }
+        due
+    }
+
+    /// What an answer said; it was sent with this key at `sent`. Whether the
+    /// standing changed or another model cools.
+    pub fn hear(&mut self, signal: Signal, model: &str, sent: i64, now: i64) -> bool {
+        if let Signal::Limited(wait) = signal {
+            return self.cool(model, now.saturating_add(wait), now);
+        }
+        if sent < self.since {
+            return false;
+        }
+        match (signal, self.standing) {
+            (Signal::Good, Standing::Suspect | Standing::Invalid | Standing::Exhausted) => {
+                self.become_(Standing::Active, now)
+            }
+            (Signal::Refused, Standing::Active) => self.suspect(now),
+            (Signal::Refused, Standing::Exhausted) => self.become_(Standing::Suspect, now),
+            (Signal::Spent, Standing::Active | Standing::Suspect) => self.become_(Standing::Exhausted, now),
+            _ => false,
+        }
+    }
+
+    /// Another node found it `standing`. Whether that changed anything: an
+    /// invalid one is asked about here too.
+    pub fn told(&mut self, standing: Standing, now: i64) -> bool {
+        match (standing, self.standing) {
+            (Standing::Invalid, Standing::Active) => self.suspect(now),
+            (Standing::Exhausted, Standing::Active) => self.become_(Standing::Exhausted, now),
+            _ => false,
+        }
+    }
+
+    /// Whether the vendor is to be asked about it now; who is told yes does it.
+    pub fn claim_probe(&mut self, now: i64) -> bool {
+        let due = matches!(self.standing, Standing::Suspect | Standing::Invalid) && now >= self.next_probe;
+        if due {
+            // Should the answer get lost, somebody asks again.
+            self.next_probe = now.saturating_add(self.interval.max(PROBE_ENDS));
+        }
+        due
+    }
+
+    /// What a probe found. Whether the standing changed.
+    pub fn probed(&mut self, verdict: Verdict, now: i64) -> bool {
+        self.next_probe = now.saturating_add(self.interval);
+        if !matches!(self.standing, Standing::Suspect | Standing::Invalid) {
+            return false;
+        }
+        let found = match verdict {
+            Verdict::Good => {
+                self.proven = Some(now);
+                Standing::Active
+            }
+            Verdict::Refused => Standing::Invalid,
+            Verdict::Spent => Standing::Exhausted,
+            Verdict::Unclear => return false,
+        };
+        found != self.standing && self.become_(found, now)
+    }
+
+    /// A key that was proven good lately is not asked about again: what its
+    /// vendor answers with 401 is then the request's doing, and a bot could keep
+    /// the key suspect otherwise.
+    fn suspect(&mut self, now: i64) -> bool {
+        let lately = self.proven.is_some_and(|at| now.saturating_sub(at) < self.interval);
+        !lately && self.become_(Standing::Suspect, now)
+    }
+
+    fn become_(&mut self, standing: Standing, now: i64) -> bool {
+        self.standing = standing;
+        self.since = now;
+        if standing == Standing::Suspect {
+            self.next_probe = now;
+        }
+        self.next_trial = now.saturating_add(self.interval);
+        true
+    }
+
+    fn cool(&mut self, model: &str, until: i64, now: i64) -> bool {
+        if model.len() > MAX_MODEL {
+            return false;
+        }
+        if let Some((_, known)) = self.cooling.iter_mut().find(|(name, _)| **name == *model) {
+            *known = until.max(*known);
+            return false;
+        }
+        self.expire(now);
+        if self.cooling.len() >= COOLING_MODELS {
+            let soonest = self.cooling.iter().enumerate().min_by_key(|(_, (_, until))| *until).map(|(at, _)| at);
+            if let Some(at) = soonest {
+                self.cooling.swap_remove(at);
+            }
+        }
+        self.cooling.push((model.into(), until));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wait::LONGEST;
+    use super::*;
+    use proptest::prelude::*;
+
+    const INTERVAL: i64 = 30_000_000;
+
+    fn in_state(standing: Standing) -> Machine {
+        let mut machine = Machine::new(INTERVAL);
+        match standing {
+            Standing::Active => {}
+            Standing::Suspect => _ = machine.hear(Signal::Refused, "m", 10, 10),
+            Standing::Exhausted => _ = machine.hear(Signal::Spent, "m", 10, 10),
+            Standing::Invalid => {
+                machine.hear(Signal::Refused, "m", 10, 10);
+                machine.probed(Verdict::Refused, 10);
+            }
+        }
+        assert_eq!(machine.standing(), standing);
+        machine
+    }
+
+    #[test]
+    fn what_each_answer_makes_of_each_state() {
+        use Standing::{Active, Exhausted, Invalid, Suspect};
+        for (from, signal, to) in [
+            (Active, Signal::Good, Active),
+            (Active, Signal::Nothing, Active),
+            (Active, Signal::Refused, Suspect),
+            (Active, Signal::Spent, Exhausted),
+            (Active, Signal::Limited(1), Active),
+            (Suspect, Signal::Good, Active),
+            (Suspect, Signal::Nothing, Suspect),
+            (Suspect, Signal::Refused, Suspect),
+            (Suspect, Signal::Spent, Exhausted),
+            (Invalid, Signal::Good, Active),
+            (Invalid, Signal::Nothing, Invalid),
+            (Invalid, Signal::Refused, Invalid),
+            (Invalid, Signal::Spent, Invalid),
+            (Exhausted, Signal::Good, Active),
+            (Exhausted, Signal::Nothing, Exhausted),
+            (Exhausted, Signal::Refused, Suspect),
+            (Exhausted, Signal::Spent, Exhausted),
+        ] {
+            let mut machine = in_state(from);
+            let news = from != to || matches!(signal, Signal::Limited(_));
+            assert_eq!(machine.hear(signal, "m", 20, 30), news, "{from:?} {signal:?}");
+            assert_eq!(machine.standing(), to, "{from:?} {signal:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_sent_before_a_state_says_nothing_about_it() {
+        let mut machine = in_state(Standing::Exhausted);
+        assert!(!machine.hear(Signal::Good, "m", 5, 40));
+        assert_eq!(machine.standing(), Standing::Exhausted);
+        let mut machine = in_state(Standing::Suspect);
+        machine.probed(Verdict::Good, 50);
+        assert!(!machine.hear(Signal::Spent, "m", 49, 60));
+        assert_eq!(machine.standing(), Standing::Active);
+    }
+
+    #[test]
+    fn a_probe_decides_and_only_one_runs() {
+        for (verdict, standing) in [
+            (Verdict::Good, Standing::Active),
+            (Verdict::Refused, Standing::Invalid),
+            (Verdict::Spent, Standing::Exhausted),
+            (Verdict::Unclear, Standing::Suspect),
+        ] {
+            let mut machine = in_state(Standing::Suspect);
+            assert!(machine.claim_probe(11) && !machine.claim_probe(12), "single flight");
+            machine.probed(verdict, 20);
+            assert_eq!(machine.standing(), standing);
+        }
+        // An invalid key is asked about again after each interval, and comes back.
+        let mut machine = in_state(Standing::Invalid);
+        assert!(!machine.claim_probe(10 + INTERVAL - 1) && machine.claim_probe(10 + INTERVAL));
+        machine.probed(Verdict::Good, 11 + INTERVAL);
+        assert!(machine.is_calm());
+    }
+
+    #[test]
+    fn a_key_that_was_proven_good_is_not_suspected_again_at_once() {
+        let mut machine = in_state(Standing::Suspect);
+        machine.probed(Verdict::Good, 100);
+        assert!(!machine.hear(Signal::Refused, "m", 200, 300));
+        assert!(machine.hear(Signal::Refused, "m", 101 + INTERVAL, 102 + INTERVAL));
+    }
+
+    #[test]
+    fn one_request_per_interval_tries_an_exhausted_key() {
+        let mut machine = in_state(Standing::Exhausted);
+        assert_eq!(machine.admits("m", 11), Admits::No);
+        let due = 10 + INTERVAL;
+        assert_eq!(machine.admits("m", due), Admits::Trial);
+        assert!(machine.claim_trial(due) && !machine.claim_trial(due));
+        assert_eq!(machine.admits("m", due), Admits::No);
+        machine.hear(Signal::Good, "m", due, due + 5);
+        assert_eq!(machine.admits("m", due + 6), Admits::Yes);
+    }
+
+    #[test]
+    fn a_limit_cools_one_model_until_its_time() {
+        let mut machine = Machine::new(INTERVAL);
+        machine.hear(Signal::Limited(100), "m", 0, 10);
+        assert_eq!(machine.admits("m", 50), Admits::Cooling(60));
+        assert_eq!(machine.admits("other", 50), Admits::Yes);
+        machine.hear(Signal::Limited(20), "m", 0, 60);
+        assert_eq!(machine.admits("m", 100), Admits::Cooling(10), "a shorter one does not end a longer one");
+        assert_eq!(machine.admits("m", 110), Admits::Yes);
+        assert!(!machine.is_calm());
+        machine.expire(110);
+        assert!(machine.is_calm());
+    }
+
+    #[test]
+    fn other_nodes_findings_are_hints() {
+        let mut machine = Machine::new(INTERVAL);
+        assert!(machine.told(Standing::Invalid, 5));
+        assert_eq!(machine.standing(), Standing::Suspect, "this node asks the vendor itself");
+        assert!(machine.claim_probe(5));
+        let mut machine = Machine::new(INTERVAL);
+        assert!(machine.told(Standing::Exhausted, 5) && !machine.told(Standing::Active, 6));
+        assert_eq!(machine.standing(), Standing::Exhausted);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Hear(Signal, u8),
+        Probed(Verdict),
+        Claim,
+        Trial,
+        Told(Standing),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(Step, i64)>> {
+        let signal = prop_oneof![
+            Just(Signal::Good),
+            Just(Signal::Nothing),
+            (1..=LONGEST).prop_map(Signal::Limited),
+            Just(Signal::Refused),
+            Just(Signal::Spent),
+        ];
+        let verdict = prop::sample::select(vec![Verdict::Good, Verdict::Refused, Verdict::Spent, Verdict::Unclear]);
+        let standing = prop::sample::select(vec![Standing::Active, Standing::Invalid, Standing::Exhausted]);
+        let step = prop_oneof![
+            4 => (signal, any::<u8>()).prop_map(|(signal, model)| Step::Hear(signal, model)),
+            1 => verdict.prop_map(Step::Probed),
+            1 => Just(Step::Claim),
+            1 => Just(Step::Trial),
+            1 => standing.prop_map(Step::Told),
+        ];
+        prop::collection::vec((step, 0..INTERVAL), 1..300)
+    }
+
+    proptest! {
+        #[test]
+        fn memory_and_rates_are_bounded_and_every_state_ends(steps in steps()) {
+            let mut machine = Machine::new(INTERVAL);
+            let mut now = 0;
+            let mut last_trial = i64::MIN;
+            for (step, passes) in steps {
+                now += passes;
+                let before = machine.standing();
+                match step {
+                    Step::Hear(signal, model) => {
+                        machine.hear(signal, &format!("m{model}"), now, now);
+                        if signal == Signal::Nothing {
+                            prop_assert_eq!(machine.standing(), before);
+                        }
+                    }
+                    Step::Probed(verdict) => _ = machine.probed(verdict, now),
+                    Step::Claim => {
+                        if machine.claim_probe(now) {
+                            prop_assert!(!machine.claim_probe(now + INTERVAL - 1));
+                        }
+                    }
+                    Step::Trial => {
+                        if machine.claim_trial(now) {
+                            prop_assert!(last_trial == i64::MIN || now - last_trial >= INTERVAL);
+                            last_trial = now;
+                        }
+                    }
+                    Step::Told(standing) => _ = machine.told(standing, now),
+                }
+                prop_assert!(machine.cooling(now).count() <= COOLING_MODELS);
+                prop_assert!(machine.cooling(now).all(|(_, left)| left <= LONGEST));
+            }
+            // From wherever it came: time passes, the vendor is well again.
+            now += LONGEST.max(INTERVAL) + PROBE_ENDS;
+            if machine.claim_probe(now) {
+                machine.probed(Verdict::Good, now);
+            } else if machine.claim_trial(now) {
+                machine.hear(Signal::Good, "m", now, now);
+            }
+            machine.expire(now);
+            prop_assert!(machine.is_calm());
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The states of all keys, shared by everybody who tries them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::machine::{Admits, Machine, Standing, Verdict};
+use super::signal::Signal;
+use crate::limits::Slots;
+
+/// Between two probes of one key.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// One key's state. While all is well, whoever asks reads one flag and takes no
+/// lock.
+#[derive(Debug)]
+pub struct Health {
+    /// Not simply active: what exactly is under the lock.
+    troubled: AtomicBool,
+    machine: Mutex<Machine>,
+    /// Requests that are served with it.
+    pub slots: Arc<Slots>,
+}
+
+/// Whether a key's standing changed, or another model cools: somebody may want
+/// to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct News(pub bool);
+
+/// What is told of a key that is not simply active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Apart from limits.
+    pub standing: Standing,
+    /// Models, each with the microseconds for which it cools.
+    pub cooling: Vec<(String, i64)>,
+}
+
+impl Health {
+    fn new(interval: i64) -> Self {
+        Self { troubled: AtomicBool::new(false), machine: Mutex::new(Machine::new(interval)), slots: Arc::default() }
+    }
+
+    /// Whether it is active and nothing cools.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        !self.troubled.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request for `model` may try it.
+    #[must_use]
+    pub fn admits(&self, model: &str, now: i64) -> Admits {
+        if self.is_calm() { Admits::Yes } else { self.change(now, |machine| machine.admits(model, now)) }
+    }
+
+    /// See [`Machine::claim_trial`].
+    #[must_use]
+    pub fn claim_trial(&self, now: i64) -> bool {
+        !self.is_calm() && self.change(now, |machine| machine.claim_trial(now))
+    }
+
+    /// See [`Machine::hear`].
+    pub fn hear(&self, signal: Signal, model: &str, sent: i64, now: i64) -> News {
+        if signal == Signal::Nothing || (signal == Signal::Good && self.is_calm()) {
+            return News(false);
+        }
+        News(self.change(now, |machine| machine.hear(signal, model, sent, now)))
+    }
+
+    /// See [`Machine::told`].
+    pub fn told(&self, standing: Standing, now: i64) -> News {
+        News(self.change(now, |machine| machine.told(standing, now)))
+    }
+
+    /// See [`Machine::claim_probe`].
+    #[must_use]
+    pub fn claim_probe(&self, now: i64) -> bool {
+        !self.is_calm() && self.change(now, |machine| machine.claim_probe(now))
+    }
+
+    /// See [`Machine::probed`].
+    pub fn probed(&self, verdict: Verdict, now: i64) -> News {
+        News(self.change(now, |machine| machine.probed(verdict, now)))
+    }
+
+    /// What there is to tell; `None`: simply active.
+    #[must_use]
+    pub fn report(&self, now: i64) -> Option<Report> {
+        if self.is_calm() {
+            return None;
+        }
+        self.change(now, |machine| {
+            let cooling = machine.cooling(now).map(|(model, left)| (model.to_owned(), left)).collect();
+            (!machine.is_calm()).then(|| Report { standing: machine.standing(), cooling })
+        })
+    }
+
+    fn change<T>(&self, now: i64, act: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        machine.expire(now);
+        let result = act(&mut machine);
+        self.troubled.store(!machine.is_calm(), Ordering::Relaxed);
+        result
+    }
+}
+
+/// All states of this node.
+#[derive(Debug)]
+pub struct Healths {
+    map: Mutex<HashMap<Box<str>, Arc<Health>>>,
+    interval: i64,
+}
+
+impl Default for Healths {
+    fn default() -> Self {
+        Self::new(INTERVAL)
+    }
+}
+
+impl Healths {
+    /// `interval`: between two probes of one key.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self { map: Mutex::default(), interval: i64::try_from(interval.as_micros()).unwrap_or(i64::MAX) }
+    }
+
+    /// The state of one key as it is configured: `stamp` names it with its secret
+    /// and where it leads to. The same one for as long as any snapshot uses it.
+    /// Asked only while a snapshot is compiled.
+    #[must_use]
+    pub fn of(&self, stamp: &str) -> Arc<Health> {
+        let mut map = self.map();
+        if let Some(known) = map.get(stamp) {
+            return known.clone();
+        }
+        let health = Arc::new(Health::new(self.interval));
+        map.insert(stamp.into(), health.clone());
+        health
+    }
+
+    /// Forgets states that no snapshot uses any more.
+    pub fn forget_unused(&self) {
+        self.map().retain(|_, health| Arc::strong_count(health) > 1);
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Health>>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_outlives_snapshots_and_another_secret_starts_afresh() {
+        let healths = Healths::default();
+        let first = healths.of("key_1 1");
+        assert_eq!(first.hear(Signal::Refused, "m", 1, 1), News(true));
+        assert!(!healths.of("key_1 1").is_calm());
+        assert!(healths.of("key_1 2").is_calm());
+        healths.forget_unused();
+        assert_eq!(healths.map().len(), 1);
+    }
+
+    #[test]
+    fn the_flag_follows_the_state() {
+        let health = Healths::default().of("key_1");
+        assert_eq!((health.report(0), health.hear(Signal::Limited(50), "m", 0, 0)), (None, News(true)));
+        let report = health.report(10).expect("cools");
+        assert_eq!((report.standing, report.cooling), (Standing::Active, vec![("m".to_owned(), 40)]));
+        assert!(!health.is_calm());
+        assert_eq!(health.admits("m", 60), Admits::Yes);
+        assert!(health.is_calm(), "looked at after its time");
+    }
+}
