@@ -35,13 +35,13 @@ fn meter(prepared: &Prepared<'_>, answer: &Answer) -> Meter {
 /// text; what it said stays, a zero too.
 fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: Meter, whole: bool) -> Report {
     let mut report = meter.finish();
+    settlement.note = note(&report, settlement.facts.status);
     let usage = &mut report.usage;
     let silent = !usage.has_counts();
     let nothing = report.text.tokens() == 0 && report.error.is_some();
     let protocol = prepared.resolved.route.protocol;
     // Where not every request is answered with text, only text is estimated.
     let read = protocol.is_bounded() || (protocol.generates_text() && report.text.tokens() > 0);
-    settlement.note = note(&report, settlement.facts.status);
     // An error in an answer that says nothing else costs nothing.
     settlement.owed &= !(nothing && silent);
     if read && settlement.owed && !nothing && (silent || !(whole || report.terminal)) {
