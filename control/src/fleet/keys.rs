@@ -8,14 +8,16 @@ use clawgate_shared::proto::node::KeyState;
 use crate::store::provider_keys::ProviderKeyRow;
 use crate::store::types::KeyStatus;
 
+/// A model that cools, and until when in unix microseconds.
+pub type Cooling = (String, i64);
+
 /// One key, as the nodes that know its present secret found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyLive {
     /// The worst that any of them says, apart from limits.
     worst: Option<KeyStatus>,
-    /// Models that cool on at least one node, with the latest end in unix
-    /// microseconds, by name.
-    cooling: Vec<(String, i64)>,
+    /// On at least one node, with the latest end, by name.
+    cooling: Vec<Cooling>,
 }
 
 /// Keys that some connected node does not hold for simply active.
@@ -47,7 +49,7 @@ impl KeyStates {
     }
 
     /// How a key with this secret stands; `None`: no node says anything.
-    fn of(&self, id: &str, secret_version: u64) -> Option<(KeyStatus, &'static str, &[(String, i64)])> {
+    fn of(&self, id: &str, secret_version: u64) -> Option<(KeyStatus, &'static str, &[Cooling])> {
         let live = self.0.get(&(id.to_owned(), secret_version))?;
         let (status, reason) = match live.worst {
             Some(KeyStatus::Suspect) => (KeyStatus::Suspect, "the vendor refused it; it is being asked about"),
@@ -62,7 +64,7 @@ impl KeyStates {
     /// A key with its status as it is now; what is stored of it stands when no
     /// node says anything. Beside it the models that cool, each with its end.
     #[must_use]
-    pub fn overlay(&self, mut row: ProviderKeyRow) -> (ProviderKeyRow, Vec<(String, i64)>) {
+    pub fn overlay(&self, mut row: ProviderKeyRow) -> (ProviderKeyRow, Vec<Cooling>) {
         let Some((status, reason, cooling)) = self.of(&row.id, row.secret_version) else { return (row, Vec::new()) };
         row.status = status;
         reason.clone_into(&mut row.status_reason);
@@ -81,12 +83,13 @@ const fn badness(status: Option<KeyStatus>) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use clawgate_shared::proto::node::Cooling;
+    use clawgate_shared::proto::node;
 
     use super::*;
 
     fn report(state: &str, secret_version: u64, cooling: &[(&str, i64)]) -> KeyState {
-        let cooling = cooling.iter().map(|(model, at)| Cooling { model: (*model).into(), until_micros: *at }).collect();
+        let cooling =
+            cooling.iter().map(|(model, at)| node::Cooling { model: (*model).into(), until_micros: *at }).collect();
         KeyState { key_id: "key_1".into(), secret_version, state: state.into(), cooling }
     }
 

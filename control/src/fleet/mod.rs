@@ -39,7 +39,7 @@ use ca::{Authority, CaError};
 
 pub use crate::snapshot::rollout::RolloutCounts;
 pub use enroll::{EnrollError, Enrolled, MintedEnrollToken};
-pub use keys::KeyStates;
+pub use keys::{Cooling, KeyStates};
 pub use view::NodeView;
 #[cfg(test)]
 pub(crate) use view::short as short_version;

@@ -109,7 +109,7 @@ pub async fn attempt<'a, D: Downstream>(
             Event::Answered(Ok((answer, signal))) => {
                 let status = answer.status.as_u16();
                 let more = candidates.peek().is_some() && settlement.facts.started.elapsed() < NEXT_KEY_UNTIL;
-                let (reason, relay) = tally.judge(signal.counts_as(status), more);
+                let (reason, relay) = tally.judge(status, signal, more);
                 note(&mut settlement.facts, status, reason);
                 if relay {
                     return Ok(Chosen { answer, asked_usage, drain: None });
@@ -270,8 +270,8 @@ enum Last {
 
 impl Tally {
     /// Why an answer is not the last word, and whether it goes to the client.
-    fn judge(&mut self, status: u16, more: bool) -> (&'static str, bool) {
-        let verdict = classify::status(status);
+    fn judge(&mut self, status: u16, signal: Signal, more: bool) -> (&'static str, bool) {
+        let verdict = classify::answer(status, signal);
         if status != 429 {
             self.attempts += 1;
         }
@@ -356,15 +356,15 @@ mod tests {
     #[test]
     fn the_last_candidates_error_is_relayed_and_hidden_ones_never() {
         let mut tally = Tally::default();
-        assert_eq!(tally.judge(429, true), ("rate_limited", false));
-        assert_eq!(tally.judge(503, true), ("server_error", false));
-        assert_eq!(tally.judge(503, false), ("server_error", true));
+        assert_eq!(tally.judge(429, Signal::Nothing, true), ("rate_limited", false));
+        assert_eq!(tally.judge(503, Signal::Nothing, true), ("server_error", false));
+        assert_eq!(tally.judge(503, Signal::Nothing, false), ("server_error", true));
         let mut tally = Tally::default();
-        assert_eq!(tally.judge(401, false), ("unauthorized", false));
+        assert_eq!(tally.judge(401, Signal::Nothing, false), ("unauthorized", false));
         assert_eq!(tally.refusal("v").code, Code::NoKeyAvailable(KeyReason::AllInvalid));
         let mut tally = Tally::default();
-        assert!(!tally.judge(403, true).1 && !tally.spent());
-        assert!(!tally.judge(403, true).1 && tally.spent());
+        assert!(!tally.judge(403, Signal::Nothing, true).1 && !tally.spent());
+        assert!(!tally.judge(403, Signal::Nothing, true).1 && tally.spent());
         assert_eq!(tally.refusal("v").code, Code::UpstreamForbidden);
         let mut tally = Tally::default();
         tally.refused(Refusal::new(Code::QuotaExceeded, "one key"));
@@ -375,9 +375,9 @@ mod tests {
     #[test]
     fn attempts_are_bounded_but_rate_limits_do_not_count() {
         let mut tally = Tally::default();
-        (0..50).for_each(|_| assert!(!tally.judge(429, true).1));
+        (0..50).for_each(|_| assert!(!tally.judge(429, Signal::Nothing, true).1));
         assert!(!tally.spent());
-        (0..2).for_each(|_| assert!(!tally.judge(500, true).1));
-        assert!(tally.judge(500, true).1, "the third server error is the last");
+        (0..2).for_each(|_| assert!(!tally.judge(500, Signal::Nothing, true).1));
+        assert!(tally.judge(500, Signal::Nothing, true).1, "the third server error is the last");
     }
 }

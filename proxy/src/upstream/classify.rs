@@ -1,5 +1,7 @@
 //! What an attempt's result means for the exchange. Pure.
 
+use crate::routing::Signal;
+
 /// What to do with an answer's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -14,9 +16,19 @@ pub enum Verdict {
     Forbidden,
 }
 
-/// Classifies a vendor's status, as its signal has it
-/// ([`Signal::counts_as`](crate::routing::Signal::counts_as)). What it means for
-/// the key is not decided here.
+/// Classifies an answer by its status and by what it says of its key. What that
+/// means for the key is not decided here.
+#[must_use]
+pub const fn answer(code: u16, signal: Signal) -> Verdict {
+    match (signal, code) {
+        // Google's way to refuse a key does not quote it: the last one is relayed.
+        (Signal::Refused, 400) => Verdict::Failover("unauthorized"),
+        (Signal::Spent, _) => Verdict::Failover("exhausted"),
+        _ => status(code),
+    }
+}
+
+/// Classifies a vendor's status alone.
 #[must_use]
 pub const fn status(status: u16) -> Verdict {
     match status {
@@ -54,5 +66,9 @@ mod tests {
         ] {
             assert_eq!(status(code), verdict, "{code}");
         }
+        assert_eq!(answer(400, Signal::Refused), Verdict::Failover("unauthorized"));
+        assert_eq!(answer(401, Signal::Refused), Verdict::FailoverHidden("unauthorized"));
+        assert_eq!(answer(429, Signal::Spent), Verdict::Failover("exhausted"));
+        assert_eq!(answer(400, Signal::Nothing), Verdict::Relay);
     }
 }

@@ -218,19 +218,13 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
     for (id, body) in bodies {
         content.upsert(resource(id, body)).expect("known kind");
     }
-    for (id, metric) in QUOTAS.iter().filter(|_| options.counted) {
-        content.upsert(resource(id, quota(metric))).expect("known kind");
-    }
+    let quotas = QUOTAS.iter().filter(|_| options.counted);
+    quotas.for_each(|(id, metric)| content.upsert(resource(id, quota(metric))).expect("known kind"));
     let secrets = HashMap::from([("key_1".to_owned(), secret)]);
     let version = wire::Version { generation: 1, revision: 1, hash: content.hash() };
-    let inputs = Inputs {
-        sealing_key: &sealing_key,
-        secrets: &secrets,
-        turns: &Turns::default(),
-        healths: &Healths::default(),
-        slices,
-        gates,
-    };
+    let (turns, healths) = (Turns::default(), Healths::default());
+    let inputs =
+        Inputs { sealing_key: &sealing_key, secrets: &secrets, turns: &turns, healths: &healths, slices, gates };
     compile(&content, &version, &inputs).expect("compiles")
 }
 

@@ -48,16 +48,6 @@ impl Signal {
             _ => Self::Nothing,
         }
     }
-
-    /// The status that says as much: vendors put one meaning into several.
-    #[must_use]
-    pub const fn counts_as(self, status: u16) -> u16 {
-        match self {
-            Self::Refused => 401,
-            Self::Spent => 402,
-            Self::Good | Self::Nothing | Self::Limited(_) => status,
-        }
-    }
 }
 
 /// A 429: the rate, the credit, or only this request's size.
@@ -136,7 +126,5 @@ mod tests {
         ] {
             assert_eq!(Signal::read(status, &HeaderMap::new(), body.as_bytes(), 0), wanted, "{status} {body}");
         }
-        assert_eq!(Signal::Spent.counts_as(429), 402);
-        assert_eq!(Signal::Nothing.counts_as(403), 403);
     }
 }

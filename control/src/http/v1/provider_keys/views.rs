@@ -6,6 +6,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::domain::provider_keys::{Verdict, Verified};
+use crate::fleet::Cooling;
 use crate::store::provider_keys::ProviderKeyRow;
 
 /// A provider key.
@@ -146,8 +147,8 @@ pub struct CoolingModel {
     until: String,
 }
 
-impl From<(ProviderKeyRow, Vec<(String, i64)>)> for ProviderKeyHealth {
-    fn from((row, cooling): (ProviderKeyRow, Vec<(String, i64)>)) -> Self {
+impl From<(ProviderKeyRow, Vec<Cooling>)> for ProviderKeyHealth {
+    fn from((row, cooling): (ProviderKeyRow, Vec<Cooling>)) -> Self {
         let cooling = cooling.into_iter().map(|(model, until)| CoolingModel { model, until: clock::rfc3339(until) });
         Self {
             cooling: cooling.collect(),
