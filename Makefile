@@ -7,10 +7,11 @@ run:
 	.ci/needs build
 	cargo run --release --locked -- up --demo
 
-# Every test, one profile: the dependency set is built once.
+# Every test, one profile. Programs and tests are built in one go: apart they want
+# different features of the same dependencies, and these would be built twice.
 test:
 	.ci/needs test
-	cargo build --release --locked --workspace --bins
+	cargo build --release --locked --workspace --bins --tests
 	cargo test --release --locked --workspace --no-fail-fast
 
 # Formatting and lints, as CI runs them.
@@ -21,7 +22,7 @@ check:
 # The long set: the same scenarios at full size.
 verify:
 	.ci/needs test
-	cargo build --release --locked --workspace --bins
+	cargo build --release --locked --workspace --bins --tests
 	CLAWGATE_VERIFY=1 cargo test --release --locked --workspace --no-fail-fast
 
 # Ratios against bare loops and other proxies, within one run.
