@@ -26,5 +26,6 @@ pub mod rest;
 pub mod rootfs;
 pub mod sim;
 pub mod stack;
+pub mod storm;
 pub mod up;
 pub mod wait;

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clawgate_tests::config::verify;
-use clawgate_tests::http::{Connection, Request, Response, call};
+use clawgate_tests::http::{Request, Response, call};
 use clawgate_tests::mock::sha256_hex;
 use clawgate_tests::stack::{Bot, Service, Stack, chat_body, chat_request, enroll};
+use clawgate_tests::storm;
 use clawgate_tests::wait::until_good;
 use serde_json::{Value, json};
 
@@ -65,17 +66,7 @@ fn large(bot: &Bot) -> Request {
 
 /// Sends `count` requests over kept connections and looks at every answer.
 fn storm(address: SocketAddr, request: &Request, count: usize, look: impl Fn(&Response) + Sync) {
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..CONNECTIONS {
-            scope.spawn(|| {
-                let mut connection = Connection::open(address).expect("connected");
-                while next.fetch_add(1, Ordering::Relaxed) < count {
-                    look(&connection.call(request).expect("an answer"));
-                }
-            });
-        }
-    });
+    storm::storm(address, CONNECTIONS, request, count, look, || {});
 }
 
 fn served(answer: &Response) {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use clawgate_tests::http::Connection;
+use clawgate_tests::http::Response;
 use clawgate_tests::mock::sha256_hex;
 use clawgate_tests::stack::{Bot, Stack, chat_request};
+use clawgate_tests::storm;
 use serde_json::{Value, json};
 
 const CONNECTIONS: usize = 64;
@@ -14,24 +15,9 @@ const REQUESTS: usize = 3000;
 
 /// Sends `count` requests over 64 kept connections; `at_half` runs once, when
 /// half of them are under way.
-fn storm(address: SocketAddr, bot: &Bot, count: usize, at_half: impl FnOnce() + Send) {
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..CONNECTIONS {
-            scope.spawn(|| {
-                let mut connection = Connection::open(address).expect("connected");
-                while next.fetch_add(1, Ordering::Relaxed) < count {
-                    let answer = connection.call(&chat_request(&bot.token)).expect("an answer");
-                    assert_eq!(answer.status(), 200, "{}", answer.text());
-                }
-            });
-        }
-        while next.load(Ordering::Relaxed) < count / 2 {
-            std::thread::yield_now();
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        at_half();
-    });
+fn storm(address: SocketAddr, bot: &Bot, count: usize, at_half: impl FnOnce()) {
+    let look = |answer: &Response| assert_eq!(answer.status(), 200, "{}", answer.text());
+    storm::storm(address, CONNECTIONS, &chat_request(&bot.token), count, look, at_half);
 }
 
 fn per_key(entries: &[Value]) -> BTreeMap<String, usize> {

@@ -106,7 +106,8 @@ static DAYS: LazyLock<Arc<str>> = LazyLock::new(|| {
     differing(
         &SUMS,
         &format!(
-            "SELECT dim_id AS dim, start_at, {} FROM usage_rollup_day WHERE start_at >= $1 AND start_at < $2 UNION ALL \
+            "SELECT dim_id AS dim, start_at, {} FROM usage_rollup_day WHERE start_at >= $1 AND start_at < $2 \
+             AND start_at < (SELECT folded_before FROM usage_state WHERE id = 1) UNION ALL \
              SELECT dim_id, start_at - start_at % 86400000000, {} FROM usage_rollup_hour WHERE start_at >= $1 \
              AND start_at < $2 AND start_at < (SELECT folded_before FROM usage_state WHERE id = 1)",
             list(&SUMS, str::to_owned),

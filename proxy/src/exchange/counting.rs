@@ -134,8 +134,8 @@ impl Counting {
             if !state.open || state.jobs.len() >= QUEUE {
                 return None;
             }
-            // A client waits for it, for the others nobody does.
-            state.jobs.push_front(Job::Scale { vocabulary, sample, answer });
+            // In its turn: questions ahead of the ends would put these off for ever.
+            state.jobs.push_back(Job::Scale { vocabulary, sample, answer });
             self.changed.notify_all();
         }
         asked.await.ok()

@@ -93,6 +93,7 @@ async fn days(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
         late(db, tenant_id, parts).await;
         let sums = counted(db, tenant_id).await;
         assert_eq!(sums.requests, before.requests + parts, "after {parts} parts");
+        assert_eq!(reconcile::run(db, START).await.expect("compares"), [], "a day that is folded in part is none yet");
     }
     assert!(parts > 10, "{parts}");
     assert_eq!(fold::run(db, START + 3 * DAY).await.expect("folds"), 2, "days without hours");

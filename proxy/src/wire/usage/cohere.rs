@@ -39,14 +39,7 @@ impl Cohere {
             }
             b"delta" | b"response" if outer => self.level(scanner, said, false),
             b"finish_reason" => said.finish(scanner),
-            b"is_finished" => {
-                match scanner.raw()? {
-                    b"true" => said.terminal = true,
-                    b"false" => said.open = true,
-                    _ => {}
-                }
-                Ok(())
-            }
+            b"is_finished" => said.ended(scanner),
             _ => said.other(scanner, name),
         })
         .map(drop)

@@ -5,7 +5,7 @@ use clawgate_shared::usage::{Billing, Usage};
 
 use super::super::json::{Scanner, Step};
 use super::count::{count, object_or_skip, sum};
-use super::outcome::{Said, is_code};
+use super::outcome::Said;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DashScope {
@@ -40,7 +40,7 @@ impl DashScope {
         })?;
         // Where all went well there is none, or an empty one.
         if let Some(code) = code {
-            said.error = Some(if is_code(&code) { code } else { "error".to_owned() });
+            said.fail(code);
         }
         Ok(())
     }
@@ -66,15 +66,7 @@ impl DashScope {
 fn output(scanner: &mut Scanner<'_>, said: &mut Said) -> Step {
     object_or_skip(scanner, |scanner, name| match name {
         b"finish_reason" => said.finish(scanner),
-        b"choices" if scanner.next() == Some(b'[') => scanner
-            .array(|scanner| {
-                object_or_skip(scanner, |scanner, name| match name {
-                    b"finish_reason" => said.finish(scanner),
-                    _ => scanner.skip().map(drop),
-                })
-                .map(drop)
-            })
-            .map(drop),
+        b"choices" => said.choices(scanner, b"finish_reason"),
         _ => scanner.skip().map(drop),
     })
     .map(drop)

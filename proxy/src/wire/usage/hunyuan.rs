@@ -5,7 +5,7 @@ use clawgate_shared::usage::Usage;
 
 use super::super::json::{Scanner, Step};
 use super::count::{count, object_or_skip};
-use super::outcome::{Said, is_code};
+use super::outcome::Said;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hunyuan {
@@ -24,15 +24,7 @@ impl Hunyuan {
         object_or_skip(scanner, |scanner, name| match name {
             b"Response" if outer => self.level(scanner, said, false),
             b"Usage" => self.counts(scanner),
-            b"Choices" if scanner.next() == Some(b'[') => scanner
-                .array(|scanner| {
-                    object_or_skip(scanner, |scanner, name| match name {
-                        b"FinishReason" => said.finish(scanner),
-                        _ => scanner.skip().map(drop),
-                    })
-                    .map(drop)
-                })
-                .map(drop),
+            b"Choices" => said.choices(scanner, b"FinishReason"),
             b"Error" | b"ErrorMsg" => error(scanner, said),
             _ => said.other(scanner, name),
         })
@@ -67,7 +59,7 @@ fn error(scanner: &mut Scanner<'_>, said: &mut Said) -> Step {
         }
         let code = String::from_utf8_lossy(scanner.raw()?).trim_matches('"').to_owned();
         if !matches!(code.as_str(), "null" | "0" | "") {
-            said.error = Some(if is_code(&code) { code } else { "error".to_owned() });
+            said.fail(code);
         }
         Ok(())
     })

@@ -263,7 +263,7 @@ impl Meter {
     /// would change little, or cannot be done for this dialect.
     #[must_use]
     pub fn uncounted(&self) -> Option<Sample> {
-        self.outcome.sample.clone().filter(|sample| sample.outgrew(self.scale))
+        self.outcome.sample.as_ref().filter(|sample| sample.outgrew(self.scale)).cloned()
     }
 
     /// What the sample's count came to.

@@ -24,14 +24,7 @@ impl Ollama {
                 self.answer = count(scanner)?.or(self.answer);
                 Ok(())
             }
-            b"done" => {
-                match scanner.raw()? {
-                    b"true" => said.terminal = true,
-                    b"false" => said.open = true,
-                    _ => {}
-                }
-                Ok(())
-            }
+            b"done" => said.ended(scanner),
             _ => said.other(scanner, name),
         })
         .map(drop)

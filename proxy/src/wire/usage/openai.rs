@@ -209,7 +209,7 @@ impl Found {
             let value = scanner.raw()?;
             if name == b"status_code" && value != b"0" && value != b"null" {
                 let code = String::from_utf8_lossy(value).into_owned();
-                self.said.error = Some(if is_code(&code) { code } else { "error".to_owned() });
+                self.said.fail(code);
             }
             Ok(())
         })

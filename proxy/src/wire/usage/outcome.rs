@@ -1,6 +1,7 @@
 //! What an answer says besides its counts.
 
 use super::super::json::{Scanner, Step};
+use super::count::object_or_skip;
 use super::sample::Sample;
 use super::text::TextSize;
 
@@ -71,11 +72,45 @@ impl Said {
         if let Some((reason, _)) = scanner.text()? {
             self.terminal |= !matches!(reason.as_str(), "" | "null");
             if reason.starts_with("ERROR") {
-                self.error = Some(if is_code(&reason) { reason } else { "error".to_owned() });
+                self.fail(reason);
             }
         }
         Ok(())
     }
+
+    /// A list of choices, each with its reason for finishing as `member`.
+    pub(super) fn choices(&mut self, scanner: &mut Scanner<'_>, member: &[u8]) -> Step {
+        if scanner.next() != Some(b'[') {
+            return scanner.skip().map(drop);
+        }
+        scanner
+            .array(|scanner| {
+                object_or_skip(
+                    scanner,
+                    |scanner, name| {
+                        if name == member { self.finish(scanner) } else { scanner.skip().map(drop) }
+                    },
+                )
+                .map(drop)
+            })
+            .map(drop)
+    }
+
+    /// A flag that says whether this is the end or more will follow.
+    pub(super) fn ended(&mut self, scanner: &mut Scanner<'_>) -> Step {
+        match scanner.raw()? {
+            b"true" => self.terminal = true,
+            b"false" => self.open = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What went wrong in the vendor's word, or only that something did.
+    pub(super) fn fail(&mut self, code: String) {
+        self.error = Some(if is_code(&code) { code } else { "error".to_owned() });
+    }
+
     pub(super) fn model(&mut self, scanner: &mut Scanner<'_>) -> Step {
         if let Some((name, _)) = scanner.text()?
             && !name.is_empty()
