@@ -25,6 +25,7 @@ mod record;
 mod reject;
 mod relay;
 mod settle;
+mod talk;
 mod tunnel;
 mod watch;
 
@@ -208,7 +209,7 @@ async fn stages<D: Downstream>(
         return Ok(relay::without_client(settlement, &prepared, chosen, watch).await);
     }
     if chosen.answer.status == http::StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(tunnel::tunnel(settlement, chosen, watch, down).await);
+        return Ok(tunnel::tunnel(settlement, &prepared, chosen, watch, down).await);
     }
     relay::relay(settlement, &prepared, chosen, watch, down).await
 }

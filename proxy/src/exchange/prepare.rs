@@ -72,15 +72,19 @@ pub async fn prepare<'a, D: Downstream>(
         let text = "this route holds account resources; the bot needs the permission account_resources";
         return Err(Refusal::new(Code::PathDenied, text));
     }
+    let websocket = received.method == Method::GET && asks_websocket(&received.headers);
+    if !websocket && only_as_session(&resolved) {
+        let text = "this route takes GET only where a WebSocket is asked for";
+        return Err(Refusal::new(Code::MethodNotAllowed, text));
+    }
     let mut held = services.bodies.hold();
     let body = read_body(services, received, facts, &mut held, down).await?;
     let peek = look_into(&resolved, received, &body)?;
     facts.stream = peek.as_ref().and_then(|peek| peek.stream).unwrap_or(false) || resolved.streams_by_path();
-    let websocket = received.method == Method::GET && asks_websocket(&received.headers);
     let named = resolved.model.as_deref().or(peek.as_ref().and_then(|p| p.model.as_ref()).map(|m| m.name.as_str()));
     let model = match named {
         Some(model) => Cow::Borrowed(model),
-        None if bot.allowed_models.is_empty() => Cow::Borrowed(""),
+        None if bot.allowed_models.is_empty() && !websocket => Cow::Borrowed(""),
         None => Cow::Owned(model_elsewhere(received, &body)),
     };
     facts.model = masked(&model).into_owned();
@@ -90,7 +94,9 @@ pub async fn prepare<'a, D: Downstream>(
         }
         let spends =
             websocket || !matches!(received.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
-        if spends && resolved.route.class == RouteClass::Inference && !bot.allowed_models.is_empty() {
+        // Those sessions name it in their messages, which are looked at.
+        let later = websocket && matches!(resolved.route.protocol, Protocol::GeminiLive | Protocol::OpenAiResponses);
+        if spends && !later && resolved.route.class == RouteClass::Inference && !bot.allowed_models.is_empty() {
             let text =
                 "this bot may use only some models, and this request does not say its model where it can be seen";
             return Err(Refusal::new(Code::ModelNotAllowed, text));
@@ -172,8 +178,14 @@ fn model_elsewhere(received: &Received, body: &Bytes) -> String {
         let found = is_json(&received.headers).then(|| plain(body)).flatten();
         return found.and_then(|found| found.model).map(|model| model.name).unwrap_or_default();
     }
-    let mut values = received.query_values("model");
+    let deployments = received.query_values("deployment");
+    let mut values = received.query_values("model").chain(deployments);
     values.next().filter(|_| values.next().is_none()).unwrap_or_default()
+}
+
+/// What is answered to a plain GET there is another thing than a session.
+fn only_as_session(resolved: &Resolved<'_>) -> bool {
+    resolved.route.protocol == Protocol::OpenAiResponses && *resolved.route.methods == ["GET"]
 }
 
 /// What a body says, if it says everything once.

@@ -113,6 +113,33 @@ impl Facts {
         }
     }
 
+    /// Of a response within a session over a WebSocket: the session's, with an
+    /// id and a time of its own. Where the client named no session, this one is
+    /// what its responses have in common.
+    #[must_use]
+    pub fn of_response(&self, model: String) -> Self {
+        let session = if self.session_id.is_empty() { &self.id } else { &self.session_id };
+        Self {
+            id: id::new(id::Kind::Exchange),
+            at_micros: clock::now_micros(),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            client_request_id: self.client_request_id.clone(),
+            agent_id: self.agent_id.clone(),
+            session_id: session.clone(),
+            dialect: self.dialect,
+            bot: self.bot.clone(),
+            config: self.config.clone(),
+            vendor: self.vendor.clone(),
+            endpoint: self.endpoint.clone(),
+            model,
+            stream: true,
+            key: self.key.clone(),
+            status: 200,
+            ..Self::none()
+        }
+    }
+
     /// Adds our response headers.
     pub fn stamp(&self, headers: &mut HeaderMap) {
         if let Some(bot) = &self.bot {
