@@ -29,3 +29,4 @@ pub mod stack;
 pub mod storm;
 pub mod up;
 pub mod wait;
+pub mod websocket;

@@ -25,6 +25,7 @@ mod record;
 mod reject;
 mod relay;
 mod settle;
+mod span;
 mod talk;
 mod tunnel;
 mod watch;
@@ -33,11 +34,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use clawgate_shared::token::masked;
+use http::HeaderValue;
 
 use crate::limits::{Gates, Learned, Slices};
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Metrics, Traces};
 use crate::upstream::{Client, KeyNews};
 use crate::wire::error::Code;
 
@@ -73,6 +75,8 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// Access lines.
     pub access: AccessLog,
+    /// Spans.
+    pub traces: Traces,
     /// Seconds since the control plane was last heard.
     pub config_age_secs: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Exchanges now, and how many there may be.
@@ -140,7 +144,8 @@ impl Drop for Place<'_> {
 pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
     let (_place, admitted) = services.inflight.enter();
     let head = down.take_head();
-    let facts = Facts::begin(&head.method, head.uri.path(), &head.headers);
+    let mut facts = Facts::begin(&head.method, head.uri.path(), &head.headers);
+    facts.trace = services.traces.begin(head.headers.get_all("traceparent").iter().map(HeaderValue::as_bytes));
     let mut settlement = Settlement::new(services, facts);
     let ended = if admitted {
         stages(services, &mut settlement, head, down).await

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::pass;
 use crate::metering::{AttemptRecord, ChargeRecord, OpenRecord};
 use crate::snapshot::Bot;
+use crate::telemetry::Trace;
 
 /// Longest id a client may give a request.
 const MAX_CLIENT_ID: usize = 128;
@@ -26,6 +27,8 @@ pub struct Tried {
     pub status: u16,
     /// Why it was not the last one; empty for the one that was relayed.
     pub reason: &'static str,
+    /// From the request's beginning to its own.
+    pub began_micros: u64,
     /// Until its head was there or it failed.
     pub millis: u32,
 }
@@ -61,6 +64,8 @@ pub struct Facts {
     pub max_tokens: Option<u64>,
     /// Time spent waiting for vendor or client.
     pub waited_micros: u64,
+    /// Where it stands in its caller's trace, or in one of its own.
+    pub trace: Option<Trace>,
 }
 
 impl Facts {
@@ -110,6 +115,7 @@ impl Facts {
             reserved_tokens: 0,
             max_tokens: None,
             waited_micros: 0,
+            trace: None,
         }
     }
 
@@ -136,6 +142,7 @@ impl Facts {
             stream: true,
             key: self.key.clone(),
             status: 200,
+            trace: self.trace.map(Trace::child),
             ..Self::none()
         }
     }

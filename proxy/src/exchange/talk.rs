@@ -120,7 +120,7 @@ impl<'a> Talk<'a> {
     ///
     /// # Errors
     /// It asks for what the bot may not have.
-    pub fn from_client(&mut self, tunnel: &mut Facts, chunk: Bytes) -> Result<Bytes, Refusal> {
+    pub fn client_said(&mut self, tunnel: &mut Facts, chunk: Bytes) -> Result<Bytes, Refusal> {
         let before = self.waiting.len();
         if self.check != Check::Nothing {
             self.waiting.extend_from_slice(&chunk);
@@ -169,7 +169,7 @@ impl<'a> Talk<'a> {
     ///
     /// # Errors
     /// A response began that may not.
-    pub async fn from_vendor(&mut self, tunnel: &Settlement<'a>, chunk: &[u8]) -> Result<(), Stop> {
+    pub async fn vendor_said(&mut self, tunnel: &Settlement<'a>, chunk: &[u8]) -> Result<(), Stop> {
         let mut at = 0;
         while let Some(event) = self.heard.next(chunk, &mut at) {
             let Event::Message(json) = event else { continue };

@@ -124,7 +124,7 @@ async fn pass<'a, D: Downstream>(
         };
         match side {
             Side::Vendor(Some(mut chunk)) => {
-                let stop = talk.from_vendor(settlement, &chunk).await.err();
+                let stop = talk.vendor_said(settlement, &chunk).await.err();
                 if let Some(stop) = &stop {
                     chunk.truncate(stop.pass);
                 }
@@ -135,7 +135,7 @@ async fn pass<'a, D: Downstream>(
                     return End::refused(stop.refusal);
                 }
             }
-            Side::Client(Some(chunk)) => match talk.from_client(&mut settlement.facts, chunk) {
+            Side::Client(Some(chunk)) => match talk.client_said(&mut settlement.facts, chunk) {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
                     if answer.send_upgraded(chunk).await.is_err() {

@@ -154,9 +154,14 @@ pub fn asked(json: &[u8]) -> Option<Asked> {
         }),
         b"model" => model(scanner, models),
         b"session" => transcriber(scanner, models),
-        b"response" | b"setup" => fields(scanner, |scanner, name| {
-            if name == b"model" { model(scanner, models) } else { scanner.skip().map(drop) }
-        }),
+        b"response" | b"setup" => {
+            fields(
+                scanner,
+                |scanner, name| {
+                    if name == b"model" { model(scanner, models) } else { scanner.skip().map(drop) }
+                },
+            )
+        }
         _ => scanner.skip().map(drop),
     });
     let readable = whole.and_then(|()| scanner.end()).is_ok() && asked.models.len() <= MAX_MODELS;
@@ -167,9 +172,12 @@ pub fn asked(json: &[u8]) -> Option<Asked> {
 /// said, where either version of the interface has it.
 fn transcriber(scanner: &mut Scanner<'_>, models: &mut Vec<String>) -> Step {
     fn of_input(scanner: &mut Scanner<'_>, models: &mut Vec<String>) -> Step {
-        fields(scanner, |scanner, name| {
-            if name == b"model" { model(scanner, models) } else { scanner.skip().map(drop) }
-        })
+        fields(
+            scanner,
+            |scanner, name| {
+                if name == b"model" { model(scanner, models) } else { scanner.skip().map(drop) }
+            },
+        )
     }
     let mut own = Vec::new();
     let mut writers = Vec::new();
@@ -302,7 +310,11 @@ mod tests {
             (r#"{"session":{"audio":{"input":{"transcription":{"model":"w"}}},"model":"m"}}"#, vec!["m", "w"], false),
         ] {
             let asked = asked(json.as_bytes()).expect(json);
-            assert_eq!((asked.models, asked.response), (models.iter().map(|m| (*m).to_owned()).collect(), response), "{json}");
+            assert_eq!(
+                (asked.models, asked.response),
+                (models.iter().map(|m| (*m).to_owned()).collect(), response),
+                "{json}"
+            );
         }
         for broken in ["", "[]", "{\"model\":\"x\"", "{\"model\":\"x\"} {}", "\u{0}"] {
             assert_eq!(asked(broken.as_bytes()), None, "{broken}");
