@@ -9,6 +9,7 @@
 
 pub mod architecture;
 pub mod chaos;
+pub mod collector;
 pub mod compose;
 pub mod config;
 pub mod engine;

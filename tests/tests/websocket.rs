@@ -145,9 +145,10 @@ fn whatever_frames_are_sent_arrive_as_they_were() {
                 }
             }
             if round == 30 {
-                let big = "x".repeat(1 << 20);
-                bytes.extend(client.encode(TEXT, true, format!("{{\"type\":\"big\",\"x\":\"{big}\"}}").as_bytes()));
-                echoes += 1;
+                // By itself: nobody reads echoes while this is sent.
+                let big = format!("{{\"type\":\"big\",\"x\":\"{}\"}}", "x".repeat(1 << 20));
+                bytes = client.encode(TEXT, true, big.as_bytes());
+                echoes = came + 1;
             }
             let mut rest = &bytes[..];
             while !rest.is_empty() {

@@ -227,23 +227,17 @@ impl<'a> Talk<'a> {
         if self.open.len() >= MAX_OPEN {
             self.open.remove(0).settlement.settle(Outcome::Interrupted, None);
         }
-        let services = tunnel.services();
-        let mut settlement = Settlement::new(services, tunnel.facts.of_response(model));
-        let admitted = match settlement.facts.bot.clone() {
-            Some(bot) => {
-                let key = admit::key_of(&bot, &settlement.facts);
-                settlement.pass = Pass::within(&bot)?;
-                settlement.permit = admit::request(services, &bot.quotas, &settlement.facts.model).await?;
-                let of_key = key.map_or(&[][..], |key| &key.quotas);
-                settlement.key_permit = admit::request(services, of_key, &settlement.facts.model).await?;
-                settlement.open()
-            }
-            None => Ok(()),
-        };
+        let mut settlement = Settlement::new(tunnel.services(), tunnel.facts.of_response(model));
+        let admitted = admit_response(&mut settlement).await;
         // The vendor is at work on it, whatever we think of that.
         settlement.owed = true;
+        if let Err(refusal) = admitted {
+            let told = Refusal::new(refusal.code, refusal.message.clone());
+            settlement.settle(Outcome::Interrupted, Some(told));
+            return Err(refusal);
+        }
         self.open.push(Running { id, settlement, over: false });
-        admitted
+        Ok(())
     }
 
     fn end_last(&mut self, failed: Option<String>, report: Report) {
@@ -274,6 +268,18 @@ impl<'a> Talk<'a> {
         }
         self.counted = now;
     }
+}
+
+/// Takes what rates and quotas on requests want of a response, and writes its
+/// OPEN record.
+async fn admit_response(settlement: &mut Settlement<'_>) -> Result<(), Refusal> {
+    let Some(bot) = settlement.facts.bot.clone() else { return Ok(()) };
+    let services = settlement.services();
+    let of_key = admit::key_of(&bot, &settlement.facts).map_or(&[][..], |key| &key.quotas);
+    settlement.pass = Pass::within(&bot)?;
+    settlement.permit = admit::request(services, &bot.quotas, &settlement.facts.model).await?;
+    settlement.key_permit = admit::request(services, of_key, &settlement.facts.model).await?;
+    settlement.open()
 }
 
 fn too_large() -> Refusal {
