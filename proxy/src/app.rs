@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use clawgate_shared::clock;
 use clawgate_shared::content::Content;
-use clawgate_shared::proto::node::{NodeStatus, SealedSecret, Version};
+use clawgate_shared::proto::node::resource::Body;
+use clawgate_shared::proto::node::{NodeStatus, Resource, SealedSecret, Version};
 use pingora_core::server::Fds;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ use crate::server::{
     raise_descriptor_limit, receive_listeners,
 };
 use crate::snapshot::cache::{Cache, CacheError};
-use crate::snapshot::{Handle, Hints, Inputs, compile};
+use crate::snapshot::{Handle, Hints, Inputs, Trials, compile};
 use crate::sync::{
     Activate, ControlChannel, IdentityCell, IdentityError, KeyStatesSink, PeersSink, StatusSource, SyncClient,
     SyncParts, SyncState,
@@ -39,6 +40,8 @@ const BODIES_TOTAL: usize = 1 << 30;
 /// Worker threads that append to one shard of the spool. An append holds the
 /// shard for two microseconds; fewer shards mean fewer syncs and larger batches.
 const THREADS_PER_SHARD: usize = 4;
+/// How often it is looked whether a new configuration has served.
+const TRIALS: Duration = Duration::from_millis(200);
 /// Last chance to ship usage before the process ends; what is not shipped is
 /// on disk and goes with the successor.
 const LAST_FLUSH: Duration = Duration::from_millis(400);
@@ -102,6 +105,7 @@ struct Node {
     stopping: Arc<AtomicBool>,
     shipper: ShipperHandle,
     handover: Handover,
+    trials: Arc<Trials>,
 }
 
 impl Node {
@@ -121,12 +125,15 @@ impl Node {
         Counting::start(&services).map_err(io("starting the thread that counts tokens"))?;
         let identity = Arc::new(IdentityCell::open(&config.data_dir)?);
         let channel = ControlChannel::new(config.control.clone());
+        let cache = Arc::new(Cache::open(&config.data_dir.join("node/config"))?);
+        let trials = Arc::new(Trials::open(&config.data_dir.join("node")));
+        let activate = activation(&config, identity.clone(), &services, trials.clone());
         let mut client = SyncClient::new(SyncParts {
             identity: identity.clone(),
             channel: channel.clone(),
             enroll_token: config.enroll_token.clone(),
-            activate: activation(identity.clone(), &services, Healths::new(config.key_probe_interval)),
-            cache: Arc::new(Cache::open(&config.data_dir.join("node/config"))?),
+            activate,
+            cache,
             state: state.clone(),
             status: status(&services),
             peers: peers(&services),
@@ -151,11 +158,12 @@ impl Node {
         let sweeping = services.clone();
         tokio::spawn(async move { sweeping.client.sweep().await });
         tokio::spawn(prober(&services).run());
+        tokio::spawn(watch_trials(trials.clone(), services.clone()));
         tokio::spawn(async move {
             let Err(error) = client.run().await;
             tracing::error!(%error, "this node cannot enrol; it serves what it has");
         });
-        Ok(Self { config, services, bound, state, stopping: Arc::default(), shipper: handle, handover })
+        Ok(Self { config, services, bound, state, stopping: Arc::default(), shipper: handle, handover, trials })
     }
 
     async fn serve(mut self) -> Result<(), ProxyError> {
@@ -183,6 +191,7 @@ impl Node {
         }
         self.stopping.store(true, Ordering::Relaxed);
         let _ = stop.send(true);
+        self.trials.end();
         self.drain(&mut signals, &front).await;
         Ok(())
     }
@@ -310,11 +319,24 @@ fn services(
 }
 
 /// What `sync` calls to put a configuration into service: compile, then swap.
-fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>, healths: Healths) -> Activate {
-    let turns = Turns::default();
+fn activation(
+    config: &ProxyConfig,
+    identity: Arc<IdentityCell>,
+    services: &Arc<Services>,
+    trials: Arc<Trials>,
+) -> Activate {
+    let (turns, healths) = (Turns::default(), Healths::new(config.key_probe_interval));
     let services = services.clone();
+    let crash = config.test_crash_on.clone();
     Arc::new(move |content: &Content, secrets: &HashMap<String, SealedSecret>, version: &Version| {
         let sealing_key = identity.sealing_key().ok_or_else(|| vec!["this node has no sealing key yet".to_owned()])?;
+        trials.begin(version, services.inflight.ended()).map_err(|reason| {
+            services.metrics.config_nacks.inc();
+            vec![reason]
+        })?;
+        if crash.as_ref().is_some_and(|name| content.iter().any(|resource| is_bot(resource, name))) {
+            std::process::abort();
+        }
         let inputs = Inputs {
             sealing_key: &sealing_key,
             secrets,
@@ -333,10 +355,23 @@ fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>, healths: He
             Err(reasons) => {
                 services.metrics.config_nacks.inc();
                 tracing::warn!(?reasons, revision = version.revision, "configuration refused");
+                trials.end();
                 Err(reasons)
             }
         }
     })
+}
+
+fn is_bot(resource: &Resource, hostname: &str) -> bool {
+    matches!(&resource.body, Some(Body::Bot(bot)) if bot.hostname == hostname)
+}
+
+/// Strikes out configurations that have served.
+async fn watch_trials(trials: Arc<Trials>, services: Arc<Services>) {
+    loop {
+        tokio::time::sleep(TRIALS).await;
+        trials.look(services.inflight.ended());
+    }
 }
 
 /// What `sync` calls when it hears how many nodes there are.

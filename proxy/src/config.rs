@@ -79,6 +79,8 @@ pub struct ProxyConfig {
     pub key_probe_interval: Duration,
     /// Longest wait for exchanges when the node stops; shorter as soon as nothing is left to do.
     pub grace: Duration,
+    /// For tests: a configuration with a bot of this hostname ends the process.
+    pub test_crash_on: Option<String>,
     /// For the data listener.
     pub tls: Option<TlsFiles>,
     pub upgrade: bool,
@@ -235,6 +237,7 @@ impl ProxyConfig {
             grace: Duration::from_secs(settings.grace_secs.unwrap_or(600)),
             tls,
             upgrade: settings.upgrade,
+            test_crash_on: env("CLAWGATE_TEST_CRASH_ON"),
         })
     }
 }
