@@ -107,6 +107,7 @@ pub fn services(vendor: SocketAddr, options: &Options, dir: &Path) -> Services {
         access: AccessLog::open("off").expect("no log"),
         config_age_secs: Arc::new(|| 0),
         inflight: Inflight::new(1000),
+        pressure: Arc::default(),
         bodies: BodyBudget::new(1 << 20, 8 << 20),
         counting: Arc::default(),
         drains: Drains::default(),
