@@ -186,6 +186,7 @@ impl Downstream for SessionDownstream {
 
     async fn read_body(&mut self, limit: usize, held: &mut Held<'_>) -> Result<Bytes, BodyError> {
         if self.content_length.is_some_and(|n| n > limit as u64) {
+            self.session.set_keepalive(None);
             return Err(BodyError::TooLarge);
         }
         if self.session.is_body_done() {
@@ -198,7 +199,12 @@ impl Downstream for SessionDownstream {
                 return Err(BodyError::Gone);
             }
         }
-        timeout(BODY_TOTAL, self.collect(limit, held)).await.unwrap_or(Err(BodyError::Timeout))
+        let read = timeout(BODY_TOTAL, self.collect(limit, held)).await.unwrap_or(Err(BodyError::Timeout));
+        if read.is_err() {
+            // Where the next request would begin is no longer known.
+            self.session.set_keepalive(None);
+        }
+        read
     }
 
     async fn write_head(&mut self, status: StatusCode, mut headers: HeaderMap, length: Length) -> Result<(), Gone> {
