@@ -108,11 +108,11 @@ impl Front {
         Some(Admitted { _place: place, _with_source: with_source, metrics })
     }
 
-    async fn serve_http1(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
-        let mut shutdown = shutdown.clone();
+    async fn serve_http1(&self, mut stream: Stream, fresh: Fresh<'_>, mut shutdown: ShutdownWatch) {
         let mut prefix = BytesMut::new();
         let mut wait = FIRST_BYTE;
-        let mut fresh = Some(Fresh::new(&self.cap));
+        let mut fresh = Some(fresh);
+        let mut skipped = false;
         loop {
             if prefix.is_empty() {
                 let arrived = tokio::select! {
@@ -125,6 +125,16 @@ impl Front {
                     _ => return,
                 }
             }
+            // An empty line before a request is the rest of the one before (RFC
+            // 9112, 2.2): one is skipped.
+            if !skipped && prefix.starts_with(b"\r\n") {
+                prefix.advance(2);
+                skipped = true;
+                if prefix.is_empty() {
+                    continue;
+                }
+            }
+            skipped = false;
             wait = KEEPALIVE;
             let read = timeout(HEAD, whole_head(&mut stream, &mut prefix)).await;
             let mut session = ServerSession::new_http1(stream);
@@ -164,15 +174,10 @@ async fn stopping(shutdown: &mut ShutdownWatch, fresh: bool) {
 }
 
 /// Reads on until a whole head is there and checks it. False: the client is
-/// gone, or had sent nothing but an empty line.
+/// gone.
 async fn whole_head(stream: &mut Stream, bytes: &mut BytesMut) -> Result<bool, HeadFault> {
-    let (mut end, mut begun) = (HeadEnd::default(), false);
+    let mut end = HeadEnd::default();
     loop {
-        // An empty line before a request is the rest of the one before (RFC 9112, 2.2).
-        if !begun && bytes.starts_with(b"\r\n") {
-            bytes.advance(2);
-            begun = true;
-        }
         if let Some(length) = end.find(bytes)? {
             return check_head(bytes.get(..length).unwrap_or_default()).map(|()| true);
         }
@@ -199,15 +204,21 @@ async fn first_bytes(stream: &mut Stream) -> io::Result<BytesMut> {
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _admitted = self.admit(&stream)?;
+        let fresh = Fresh::new(&self.cap);
+        let mut watch = shutdown.clone();
         let stream = match &self.tls {
-            Some(tls) => tls.handshake(stream).await?,
+            Some(tls) => tokio::select! {
+                secured = tls.handshake(stream) => secured?,
+                () = stopping(&mut watch, true) => return None,
+            },
             None => stream,
         };
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            drop(fresh);
             http2::serve(self.gateway.clone(), stream, FIRST_BYTE, shutdown).await;
             return None;
         }
-        self.serve_http1(stream, shutdown).await;
+        self.serve_http1(stream, fresh, watch).await;
         None
     }
 }

@@ -41,6 +41,8 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Wire {
     tls: Secure,
+    /// Read and not yet taken as frames.
+    buffer: Vec<u8>,
 }
 
 /// A frame's bytes.
@@ -108,7 +110,7 @@ impl Wire {
         tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
         tls.write_all(&frame(kind::SETTINGS, 0, 0, &[]))?;
         tls.flush()?;
-        Ok(Self { tls })
+        Ok(Self { tls, buffer: Vec::new() })
     }
 
     /// Sends bytes, whatever they are.
@@ -133,21 +135,50 @@ impl Wire {
     /// # Errors
     /// The connection ended or stays silent.
     pub fn next(&mut self) -> io::Result<Frame> {
-        let mut head = [0_u8; 9];
-        self.tls.read_exact(&mut head)?;
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let mut payload = vec![0; length];
-        self.tls.read_exact(&mut payload)?;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let found = Frame { kind: head[3], flags: head[4], stream, payload };
-        if found.flags & END_STREAM == 0 && matches!(found.kind, kind::SETTINGS | kind::PING) {
-            let payload = if found.kind == kind::PING { found.payload.clone() } else { Vec::new() };
-            let _ = self.send(&frame(found.kind, END_STREAM, 0, &payload));
+        loop {
+            if let Some(found) = self.buffered() {
+                return Ok(found);
+            }
+            if self.fill()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
-        Ok(found)
     }
 
-    /// Reads to the end of the connection; says which kinds of frames came.
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut piece = [0_u8; 16 * 1024];
+        let count = self.tls.read(&mut piece)?;
+        self.buffer.extend_from_slice(&piece[..count]);
+        Ok(count)
+    }
+
+    fn buffered(&mut self) -> Option<Frame> {
+        let head = self.buffer.get(..9)?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let (kind, flags) = (head[3], head[4]);
+        let payload = self.buffer.get(9..9 + length)?.to_vec();
+        self.buffer.drain(..9 + length);
+        if flags & END_STREAM == 0 && matches!(kind, kind::SETTINGS | kind::PING) {
+            let back = if kind == kind::PING { payload.as_slice() } else { &[] };
+            let _ = self.send(&frame(kind, END_STREAM, 0, back));
+        }
+        Some(Frame { kind, flags, stream, payload })
+    }
+
+    /// Takes what has come so far, without waiting.
+    ///
+    /// # Panics
+    /// The socket cannot be made to wait again.
+    #[must_use]
+    pub fn arrived(&mut self) -> Vec<Frame> {
+        self.tls.sock.set_nonblocking(true).expect("non-blocking");
+        while self.fill().is_ok_and(|count| count > 0) {}
+        self.tls.sock.set_nonblocking(false).expect("blocking");
+        std::iter::from_fn(|| self.buffered()).collect()
+    }
+
+    /// Reads to the end of the connection.
     #[must_use]
     pub fn rest(&mut self) -> Vec<Frame> {
         std::iter::from_fn(|| self.next().ok()).collect()
