@@ -24,7 +24,7 @@ use crate::quota::Renewer;
 use crate::routing::{Healths, Turns};
 use crate::server::{
     Admin, BindError, Bound, Front, Gateway, Handover, HandoverError, Listener, SourcePolicy, bind,
-    raise_descriptor_limit, receive_listeners,
+    raise_descriptor_limit, receive_listeners, watch_memory,
 };
 use crate::snapshot::cache::{Cache, CacheError};
 use crate::snapshot::{Handle, Hints, Inputs, Trials, compile};
@@ -170,14 +170,17 @@ impl Node {
         let mut signals = Signals::new()?;
         let (stop, shutdown) = watch::channel(false);
         let gateway = Arc::new(Gateway::new(self.services.clone()));
-        let front = Front::new(gateway, self.config.max_connections);
+        let front = Front::new(gateway.clone(), self.config.max_connections);
+        let pressure = self.services.pressure.clone();
+        tokio::spawn(watch_memory(pressure.clone(), self.config.memory_limit));
         publish_addresses(&self.config.data_dir, &self.bound)?;
         for bound in std::mem::take(&mut self.bound) {
             let (metrics, shutdown) = (self.services.metrics.clone(), shutdown.clone());
             if bound.name() == "admin" {
-                tokio::spawn(bound.run(self.admin(), metrics, shutdown));
+                tokio::spawn(bound.run(self.admin(), metrics, None, shutdown));
             } else {
-                tokio::spawn(bound.run(front.another(), metrics, shutdown));
+                let front = front.at(&bound);
+                tokio::spawn(bound.run(front, metrics, Some(pressure.clone()), shutdown));
             }
         }
         loop {
@@ -190,6 +193,7 @@ impl Node {
             }
         }
         self.stopping.store(true, Ordering::Relaxed);
+        gateway.stop();
         let _ = stop.send(true);
         self.trials.end();
         self.drain(&mut signals, &front).await;
@@ -226,6 +230,10 @@ impl Node {
             ] {
                 counter.inner().store(value, Ordering::Relaxed);
             }
+            let (used, limit) = services.pressure.bytes();
+            metrics.memory_used.set(signed(used));
+            metrics.memory_limit.set(signed(limit));
+            metrics.memory_pressure.set(services.pressure.level() as i64);
             metrics.lease_remaining.set(signed(services.slices.remaining(clock::boot_micros())));
             metrics.config_age_seconds.set(signed(age_secs(&state)));
             if let Some(snapshot) = services.snapshots.load() {
@@ -282,10 +290,12 @@ async fn inherited(config: &ProxyConfig, socket: PathBuf) -> Result<Option<Fds>,
 }
 
 fn listeners(config: &ProxyConfig) -> Vec<Listener> {
-    let any = |name, address, tls| Listener { name, address, sources: SourcePolicy::Any, tls };
-    let mut list = vec![any("data", config.listen, config.tls.clone()), any("admin", config.admin_listen, None)];
+    let any = |name, address, per_source, tls| Listener { name, address, sources: SourcePolicy::Any, per_source, tls };
+    let data = any("data", config.listen, config.max_per_source, config.tls.clone());
+    let mut list = vec![data, any("admin", config.admin_listen, None, None)];
     if let Some((address, sources)) = &config.bot_listen {
-        list.push(Listener { name: "bots", address: *address, sources: sources.clone(), tls: None });
+        let per_source = Some(config.max_per_bot_source);
+        list.push(Listener { name: "bots", address: *address, sources: sources.clone(), per_source, tls: None });
     }
     list
 }
@@ -312,6 +322,7 @@ fn services(
         access,
         config_age_secs: Arc::new(move || age_secs(&state)),
         inflight: Inflight::new(config.max_inflight),
+        pressure: Arc::default(),
         bodies: BodyBudget::new(config.max_body_bytes, BODIES_TOTAL.max(config.max_body_bytes)),
         counting: Arc::default(),
         drains: Drains::new(config.drains),

@@ -11,6 +11,7 @@ pub mod architecture;
 pub mod chaos;
 pub mod compose;
 pub mod config;
+pub mod edge;
 pub mod engine;
 pub mod fake_clock;
 pub mod flood;

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use clawgate_shared::token::masked;
 
-use crate::limits::{Gates, Learned, Slices};
+use crate::limits::{Gates, Learned, Level, Pressure, Slices};
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
 use crate::telemetry::{AccessLog, Metrics};
@@ -76,6 +76,8 @@ pub struct Services {
     pub config_age_secs: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Exchanges now, and how many there may be.
     pub inflight: Inflight,
+    /// How near this process is to the end of its memory.
+    pub pressure: Arc<Pressure>,
     /// Request bodies held in memory.
     pub bodies: BodyBudget,
     /// Counts tokens that no vendor reported.
@@ -147,11 +149,7 @@ pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
     let head = down.take_head();
     let facts = Facts::begin(&head.method, head.uri.path(), &head.headers);
     let mut settlement = Settlement::new(services, facts);
-    let ended = if admitted {
-        stages(services, &mut settlement, head, down).await
-    } else {
-        Err(Refusal::new(Code::Overloaded, "this node serves as many requests as it may; try again in a moment"))
-    };
+    let ended = stages(services, &mut settlement, head, down, admitted).await;
     match ended {
         Ok((outcome, refusal)) => settlement.settle(outcome, refusal),
         Err(refusal) => {
@@ -180,6 +178,7 @@ async fn stages<D: Downstream>(
     settlement: &mut Settlement<'_>,
     head: Head,
     down: &mut D,
+    admitted: bool,
 ) -> Result<(Outcome, Option<Refusal>), Refusal> {
     settlement.facts.dialect = prepare::likely_dialect(head.uri.path());
     let received = receive::receive(head)?;
@@ -192,6 +191,7 @@ async fn stages<D: Downstream>(
     settlement.facts.config_header.clone_from(&snapshot.version_header);
     authenticate::may_call(&bot)?;
     settlement.pass = pass::Pass::enter(&bot)?;
+    has_room(services, admitted)?;
     let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
     if !settlement.pass.is_empty() && admit::spends(&received, &prepared) {
         settlement.pass.tokens(&bot, prepared.body.len())?;
@@ -217,6 +217,20 @@ async fn stages<D: Downstream>(
         return Ok(tunnel::tunnel(settlement, chosen, watch, down).await);
     }
     relay::relay(settlement, &prepared, chosen, watch, down).await
+}
+
+/// Whether the node can take a further exchange. Asked when it is known whose it
+/// is, so that a bot at its own limit hears of that, and before its body is
+/// read, so that saying no is cheap.
+fn has_room(services: &Services, admitted: bool) -> Result<(), Refusal> {
+    if !admitted {
+        let text = "this node serves as many requests as it may; try again in a moment";
+        return Err(Refusal::new(Code::Overloaded, text));
+    }
+    if services.pressure.level() >= Level::Shed {
+        return Err(Refusal::new(Code::Overloaded, "this node is short of memory; try again in a moment"));
+    }
+    Ok(())
 }
 
 /// The snapshot that this exchange will see.

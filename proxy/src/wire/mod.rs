@@ -9,6 +9,7 @@
 mod collect;
 pub mod error;
 pub mod eventstream;
+pub mod head;
 pub mod input;
 mod json;
 pub mod ndjson;
@@ -20,6 +21,7 @@ pub mod tokens;
 pub mod usage;
 
 pub use error::{Code, KeyReason, Rendered};
+pub use head::{HeadEnd, HeadFault, check_head, check_target};
 pub use input::{Input, input};
 pub use peek::{Peek, PeekError, peek};
 pub use splice::Splice;

@@ -107,6 +107,7 @@ pub fn services(vendor: SocketAddr, options: &Options, dir: &Path) -> Services {
         access: AccessLog::open("off").expect("no log"),
         config_age_secs: Arc::new(|| 0),
         inflight: Inflight::new(1000),
+        pressure: Arc::default(),
         bodies: BodyBudget::new(1 << 20, 8 << 20),
         counting: Arc::default(),
         drains: Drains::default(),
@@ -122,7 +123,9 @@ impl Node {
         let front = Front::new(Arc::new(Gateway::new(services.clone())), options.max_connections);
         let (stop, shutdown) = watch::channel(false);
         let address = bound.address;
-        tokio::spawn(bound.run(front.another(), services.metrics.clone(), shutdown));
+        let (metrics, pressure) = (services.metrics.clone(), Some(services.pressure.clone()));
+        let at = front.at(&bound);
+        tokio::spawn(bound.run(at, metrics, pressure, shutdown));
         Self { address, services, front, stop, _dir: dir }
     }
 
@@ -132,13 +135,14 @@ impl Node {
 }
 
 pub fn listener(tls: Option<TlsFiles>, sources: SourcePolicy) -> Listener {
-    Listener { name: "data", address: "127.0.0.1:0".parse().expect("address"), sources, tls }
+    Listener { name: "data", address: "127.0.0.1:0".parse().expect("address"), sources, per_source: None, tls }
 }
 
 /// Runs a bound listener in a successor's stead.
-pub fn run_successor(bound: Bound, front: Front) -> watch::Sender<bool> {
+pub fn run_successor(bound: Bound, front: &Front) -> watch::Sender<bool> {
     let (stop, shutdown) = watch::channel(false);
-    tokio::spawn(bound.run(front, Arc::new(Metrics::new()), shutdown));
+    let front = front.at(&bound);
+    tokio::spawn(bound.run(front, Arc::new(Metrics::new()), None, shutdown));
     stop
 }
 
