@@ -3,8 +3,9 @@
 //! Invariant: `run` is the only entry and [`Settlement`] the only exit; every
 //! stage is straight-line code that either hands on what it found or refuses.
 //! One snapshot is loaded and serves to the end. The stages, in order:
-//! receive → authenticate → pass → prepare → admit → plan → attempt → relay (or
-//! tunnel) → settle.
+//! receive → authenticate → pass → prepare → target → chain (for one target after
+//! another: admit → plan → attempt) → relay (or tunnel) → settle. What this node
+//! answers itself ends in `local` instead.
 //! Deliberately absent: sockets (a [`Downstream`] and the upstream client stand
 //! for them) and configuration that could change underway.
 
@@ -13,9 +14,11 @@ mod admit;
 mod attempt;
 mod authenticate;
 mod budget;
+mod chain;
 mod counting;
 mod drains;
 mod grow;
+mod local;
 mod pass;
 mod plan;
 mod ports;
@@ -25,13 +28,12 @@ mod record;
 mod reject;
 mod relay;
 mod settle;
+mod target;
 mod tunnel;
 mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use clawgate_shared::token::masked;
 
 use crate::limits::{Gates, Learned, Level, Pressure, Slices};
 use crate::metering::Spool;
@@ -48,6 +50,8 @@ pub use reject::Refusal;
 pub use settle::{Outcome, Settlement, WhenFull};
 
 use authenticate::Caller;
+use local::Page;
+use receive::Wanted;
 use record::Facts;
 
 /// What exchanges share.
@@ -180,36 +184,29 @@ async fn stages<D: Downstream>(
     down: &mut D,
     admitted: bool,
 ) -> Result<(Outcome, Option<Refusal>), Refusal> {
-    settlement.facts.dialect = prepare::likely_dialect(head.uri.path());
+    settlement.facts.dialect = receive::likely_dialect(head.uri.path(), &head.headers);
     let received = receive::receive(head)?;
+    if received.wanted == Wanted::Local(Page::Health) {
+        return local::health(settlement, &received, down).await;
+    }
     let seen = services.snapshots.swaps();
     let snapshot = current(services)?;
     let Caller { bot, token } = authenticate::authenticate(&snapshot, &received)?;
-    settlement.facts.vendor = masked(&received.vendor).into_owned();
     settlement.facts.bot = Some(bot.clone());
     settlement.facts.config = snapshot.version.clone();
     settlement.facts.config_header.clone_from(&snapshot.version_header);
     authenticate::may_call(&bot)?;
     settlement.pass = pass::Pass::enter(&bot)?;
     has_room(services, admitted)?;
-    let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
-    if !settlement.pass.is_empty() && admit::spends(&received, &prepared) {
-        settlement.pass.tokens(&bot, prepared.body.len())?;
+    if let Wanted::Local(page) = &received.wanted {
+        return local::answer(settlement, &bot, token, &received, page, down).await;
     }
-    let weight = admit::weigh(services, &bot, &received, &prepared, &settlement.facts.model)?;
-    if let Some(weight) = &weight {
-        settlement.price = weight.price.clone();
-        settlement.usual.clone_from(&weight.usual);
-        settlement.held_output = weight.held_output();
-        settlement.bound = weight.counted();
-        settlement.prompt_elsewhere = weight.prompt_elsewhere;
-        settlement.facts.max_tokens = weight.limit.as_ref().map(|(_, tokens)| *tokens);
-        settlement.permit = admit::admit(services, &bot.quotas, weight).await?;
-    }
-    let candidates = plan::plan(&bot, &received.vendor, &received.headers, &settlement.facts)?;
-    let task = attempt::Task { received: &received, prepared: &prepared, weight: weight.as_ref() };
+    let asked = prepare::asked(&bot, &received, &mut settlement.facts)?;
+    let payload = prepare::payload(services, &bot, &received, &asked, &mut settlement.facts, down).await?;
+    let targets = target::targets(&bot, &received, &asked, &payload, &mut settlement.facts)?;
     let mut watch = watch::Watch::new(&services.snapshots, bot.clone(), token, seen);
-    let chosen = attempt::attempt(settlement, &task, candidates, &mut watch, down).await?;
+    let request = chain::Request { bot: &bot, received: &received, payload: &payload };
+    let (prepared, chosen) = chain::serve(settlement, &request, &targets, asked, &mut watch, down).await?;
     if chosen.drain.is_some() {
         return Ok(relay::without_client(settlement, &prepared, chosen, watch).await);
     }

@@ -141,7 +141,9 @@ fn denied_plain(name: &str) -> bool {
                 | "x-real-ip"
                 | "via"
         )
-        || ["x-amz-", "x-forwarded-", "x-clawgate-", "x-portkey-", "x-litellm-"].iter().any(|p| name.starts_with(p))
+        || ["x-amz-", "x-forwarded-", "x-clawgate-", "x-clawrouter-", "x-portkey-", "x-litellm-"]
+            .iter()
+            .any(|p| name.starts_with(p))
 }
 
 fn denied_response(name: &str) -> bool {
@@ -198,6 +200,7 @@ mod tests {
             "x-amz-security-token",
             "x-forwarded-for",
             "x-clawgate-tag",
+            "x-clawrouter-parent-agent-id",
             "x-portkey-custom-host",
             "x-litellm-api-key",
         ];

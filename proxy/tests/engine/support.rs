@@ -61,6 +61,8 @@ pub struct Options {
     pub counted: bool,
     /// Answers are read to their end when the client goes.
     pub drains: bool,
+    /// What is tried after model `m`.
+    pub fallbacks: &'static [&'static str],
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             spool: SpoolOptions::default(),
             counted: false,
             drains: false,
+            fallbacks: &[],
         }
     }
 }
@@ -206,6 +209,10 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
                 state: wire::BotState::Enabled.into(),
                 allowed_models: options.models.iter().map(|&model| model.to_owned()).collect(),
                 on_disconnect: if options.drains { "drain" } else { "cancel" }.into(),
+                fallbacks: vec![wire::ModelFallback {
+                    from: "m".into(),
+                    to: options.fallbacks.iter().map(|&model| model.to_owned()).collect(),
+                }],
                 default_max_tokens: 100,
                 requests_per_minute: if options.counted { 1_000_000 } else { 0 },
                 tokens_per_minute: if options.counted { PLENTY } else { 0 },
