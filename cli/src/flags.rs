@@ -334,6 +334,8 @@ fn below(settings: &mut ProxySettings, file: ProxySettings) {
         private_upstreams,
         enroll_token_file,
         access_log,
+        otlp_endpoint,
+        trace_sample,
         threads,
         max_connections,
         max_connections_per_source,

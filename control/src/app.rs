@@ -118,7 +118,7 @@ async fn start(
     }
     start::spawn(parts, "jobs", jobs::run(db.clone(), config.usage_retention_days, stop.clone()));
 
-    metrics.watch(fleet.clone());
+    metrics.watch(fleet.clone(), db.clone());
     let app = App::new(Parts { domain, fleet, public_url: config.public_url.clone(), bootstrap: token });
     let hosts = AllowedHosts::new(config.console_listen.ip(), &config.allowed_hosts);
     start::spawn(

@@ -32,7 +32,7 @@ use crate::sync::{
     Activate, ControlChannel, IdentityCell, IdentityError, KeyStatesSink, PeersSink, StatusSource, SyncClient,
     SyncParts, SyncState,
 };
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Exporter, Metrics, Traces};
 use crate::upstream::{Client, Egress, Prober};
 
 /// Bodies held in memory by all exchanges together.
@@ -106,6 +106,13 @@ struct Node {
     shipper: ShipperHandle,
     handover: Handover,
     trials: Arc<Trials>,
+    spans: Option<Spans>,
+}
+
+/// Where spans are sent from, until it is told to end.
+struct Spans {
+    stop: watch::Sender<bool>,
+    exporter: tokio::task::JoinHandle<()>,
 }
 
 impl Node {
@@ -121,7 +128,8 @@ impl Node {
         let options = SpoolOptions { shards, limit_bytes: config.spool_max_bytes, ..SpoolOptions::default() };
         let spool = Arc::new(Spool::open(&config.data_dir.join("spool"), options)?);
         let state = Arc::new(SyncState::default());
-        let services = Arc::new(services(&config, &bound, spool.clone(), state.clone())?);
+        let (traces, spans, metrics) = tracing_to(&config)?;
+        let services = Arc::new(services(&config, &bound, spool.clone(), state.clone(), traces, metrics)?);
         Counting::start(&services).map_err(io("starting the thread that counts tokens"))?;
         let identity = Arc::new(IdentityCell::open(&config.data_dir)?);
         let channel = ControlChannel::new(config.control.clone());
@@ -163,7 +171,8 @@ impl Node {
             let Err(error) = client.run().await;
             tracing::error!(%error, "this node cannot enrol; it serves what it has");
         });
-        Ok(Self { config, services, bound, state, stopping: Arc::default(), shipper: handle, handover, trials })
+        let shipper = handle;
+        Ok(Self { config, services, bound, state, stopping: Arc::default(), shipper, handover, trials, spans })
     }
 
     async fn serve(mut self) -> Result<(), ProxyError> {
@@ -257,7 +266,7 @@ impl Node {
     /// Waits until no exchange is left and no connection has only just come, at
     /// most for the grace time, then ends
     /// the spool's epoch. A second signal ends the waiting.
-    async fn drain(&self, signals: &mut Signals, front: &Front) {
+    async fn drain(&mut self, signals: &mut Signals, front: &Front) {
         let began = Instant::now();
         let idle = async {
             while self.services.inflight.now() + front.fresh() > 0 {
@@ -276,6 +285,10 @@ impl Node {
         };
         let _ = tokio::task::spawn_blocking(last).await;
         let shipped = self.shipper.flush(LAST_FLUSH).await;
+        if let Some(spans) = self.spans.take() {
+            let _ = spans.stop.send(true);
+            let _ = tokio::time::timeout(LAST_FLUSH, spans.exporter).await;
+        }
         tracing::info!(millis = began.elapsed().as_millis(), shipped, "drained");
     }
 }
@@ -305,6 +318,8 @@ fn services(
     bound: &[Bound],
     spool: Arc<Spool>,
     state: Arc<SyncState>,
+    traces: Traces,
+    metrics: Arc<Metrics>,
 ) -> Result<Services, ProxyError> {
     let own: Vec<SocketAddr> = bound.iter().map(|b| b.address).collect();
     let egress = Egress::new(config.private_upstreams.clone().forbidding(own), config.timeouts.connect);
@@ -318,8 +333,9 @@ fn services(
         slices: Arc::default(),
         learned: Learned::default(),
         gates: Arc::default(),
-        metrics: Arc::new(Metrics::new()),
+        metrics,
         access,
+        traces,
         config_age_secs: Arc::new(move || age_secs(&state)),
         inflight: Inflight::new(config.max_inflight),
         pressure: Arc::default(),
@@ -327,6 +343,18 @@ fn services(
         counting: Arc::default(),
         drains: Drains::new(config.drains),
     })
+}
+
+/// The way of spans to the collector, if there is one.
+fn tracing_to(config: &ProxyConfig) -> Result<(Traces, Option<Spans>, Arc<Metrics>), ProxyError> {
+    let metrics = Arc::new(Metrics::new());
+    let Some((collector, share)) = &config.collector else { return Ok((Traces::default(), None, metrics)) };
+    let (traces, spans) = Traces::to_exporter(*share, metrics.spans_dropped.clone());
+    let exporter = Exporter::new(collector, spans, metrics.spans_dropped.clone())
+        .map_err(|error| io("preparing traces")(std::io::Error::other(error)))?;
+    let (stop, stopped) = watch::channel(false);
+    let exporter = tokio::spawn(exporter.run(stopped));
+    Ok((traces, Some(Spans { stop, exporter }), metrics))
 }
 
 /// What `sync` calls to put a configuration into service: compile, then swap.

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::exchange::{DrainLimits, WhenFull};
 use crate::server::{SourcePolicy, TlsFiles};
 use crate::sync::ControlTarget;
+use crate::telemetry::Collector;
 use crate::upstream::Timeouts;
 
 /// Connections one address may have on the bots' listener.
@@ -35,6 +36,11 @@ pub struct ProxySettings {
     pub private_upstreams: Option<String>,
     pub enroll_token_file: Option<PathBuf>,
     pub access_log: Option<String>,
+    /// Where spans are sent, `http://HOST:PORT` of a collector (OTLP over gRPC);
+    /// without it there are none.
+    pub otlp_endpoint: Option<String>,
+    /// Of the requests whose callers say nothing about sampling: 0 to 1.
+    pub trace_sample: Option<f64>,
     pub threads: Option<usize>,
     pub max_connections: Option<usize>,
     /// On the bots' listener and, when given, on the data listener.
@@ -75,6 +81,8 @@ pub struct ProxyConfig {
     pub enroll_token: Option<Zeroizing<String>>,
     /// `stderr`, `off` or a path.
     pub access_log: String,
+    /// Where spans are sent, and the share of requests that are traced unasked.
+    pub collector: Option<(Collector, f64)>,
     pub threads: usize,
     pub max_connections: usize,
     /// On the data listener; `None`: as many as all together.
@@ -171,6 +179,8 @@ impl ProxySettings {
         from_env(&mut self.private_upstreams, "CLAWGATE_PRIVATE_UPSTREAMS", "private-upstreams", env, p);
         from_env(&mut self.enroll_token_file, "CLAWGATE_ENROLL_TOKEN_FILE", "enroll-token-file", env, p);
         from_env(&mut self.access_log, "CLAWGATE_ACCESS_LOG", "access-log", env, p);
+        from_env(&mut self.otlp_endpoint, "CLAWGATE_OTLP_ENDPOINT", "otlp-endpoint", env, p);
+        from_env(&mut self.trace_sample, "CLAWGATE_TRACE_SAMPLE", "trace-sample", env, p);
         from_env(&mut self.threads, "CLAWGATE_THREADS", "threads", env, p);
         from_env(&mut self.max_connections, "CLAWGATE_MAX_CONNECTIONS", "max-connections", env, p);
         let per_source = &mut self.max_connections_per_source;
@@ -216,6 +226,7 @@ impl ProxyConfig {
         let control = check.control(&settings);
         let private = check.private(settings.private_upstreams.as_deref());
         let tls = check.tls(&settings);
+        let collector = check.collector(&settings);
         let enroll_token = check.enroll_token(&settings, env);
         let spool_full = check.spool_full(settings.spool_full.as_deref());
         let threads = check.within("threads", settings.threads.unwrap_or_else(cores), 1, 1024);
@@ -247,6 +258,7 @@ impl ProxyConfig {
             private_upstreams: private,
             enroll_token,
             access_log: settings.access_log.unwrap_or_else(|| "stderr".to_owned()),
+            collector,
             threads,
             max_connections,
             max_per_source: per_source,
@@ -355,6 +367,20 @@ impl Check {
         }
     }
 
+    fn collector(&mut self, settings: &ProxySettings) -> Option<(Collector, f64)> {
+        let share = settings.trace_sample.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&share) {
+            self.problem("trace-sample", format!("{share} is not between 0 and 1"));
+        }
+        match settings.otlp_endpoint.as_deref()?.parse() {
+            Ok(collector) => Some((collector, share)),
+            Err(error) => {
+                self.problem("otlp-endpoint", format!("{error}"));
+                None
+            }
+        }
+    }
+
     fn private(&mut self, text: Option<&str>) -> PrivateUpstreams {
         let parsed = PrivateUpstreams::parse(text.unwrap_or("none"));
         parsed.unwrap_or_else(|error| {
@@ -403,12 +429,17 @@ mod tests {
             private_upstreams: Some("0.0.0.0/0:*".into()),
             threads: Some(0),
             spool_full: Some("maybe".into()),
+            otlp_endpoint: Some("collector".into()),
+            trace_sample: Some(2.0),
             ..ProxySettings::default()
         };
         let problems = ProxyConfig::resolve(settings, &|_| None).expect_err("wrong");
         let mut named: Vec<_> = problems.iter().map(|p| p.setting).collect();
         named.sort_unstable();
-        assert_eq!(named, ["control", "listen", "private-upstreams", "spool-full", "threads"]);
+        assert_eq!(
+            named,
+            ["control", "listen", "otlp-endpoint", "private-upstreams", "spool-full", "threads", "trace-sample",]
+        );
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub enum Protocol {
     OpenAiCompletions,
     /// `responses`
     OpenAiResponses,
+    /// `realtime`: a WebSocket
+    OpenAiRealtime,
     /// `embeddings`
     OpenAiEmbeddings,
     /// `audio/speech`, `audio/transcriptions`, `audio/translations`
@@ -59,6 +61,8 @@ pub enum Protocol {
     GeminiEmbed,
     /// `interactions`
     GeminiInteractions,
+    /// `…BidiGenerateContent`: a WebSocket
+    GeminiLive,
     /// `v2/chat`, `v1/chat`, `v1/generate`
     Cohere,
     /// `v2/embed`, `v1/embed`, `v1/classify`: billed in units

@@ -9,6 +9,7 @@
 
 pub mod architecture;
 pub mod chaos;
+pub mod collector;
 pub mod compose;
 pub mod config;
 pub mod edge;
@@ -30,3 +31,4 @@ pub mod stack;
 pub mod storm;
 pub mod up;
 pub mod wait;
+pub mod websocket;

@@ -213,7 +213,8 @@ fn a_configuration_that_ends_the_node_is_tried_three_times_and_then_refused() {
     });
     let bot = stack.ordinary("sk-one", "worker");
     assert_eq!(stack.chat(&bot).status(), 200);
-    let _pending = stack.rest().call(Request::post("/bots", &json!({ "hostname": "deadly" })).header("prefer", "respond-async"));
+    let _pending =
+        stack.rest().call(Request::post("/bots", &json!({ "hostname": "deadly" })).header("prefer", "respond-async"));
     for round in 0..3 {
         let status = until("the node's end", Duration::from_secs(20), || stack.node.process().ended());
         assert!(!status.success(), "round {round}: {status}");

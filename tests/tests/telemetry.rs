@@ -100,6 +100,8 @@ fn dashboards_and_alerts_name_what_is_reported() {
 #[test]
 fn the_names_of_the_contract_are_reported() {
     let (reported, text) = reported();
+    assert!(text.contains("clawgate_bots{status=\"external\"} 1"), "{text}");
+    assert!(text.contains("clawgate_bots{status=\"suspended\"} 0"), "{text}");
     for name in [
         "requests_total",
         "request_duration_seconds_bucket",
@@ -117,6 +119,7 @@ fn the_names_of_the_contract_are_reported() {
         "config_age_seconds",
         "config_nacks_total",
         "ingest_events_total",
+        "bots",
         "build_info",
     ] {
         assert!(reported.contains_key(&format!("clawgate_{name}")), "{name}: {text}");

@@ -93,6 +93,17 @@ pub(crate) enum BotVerb {
         /// Hostname
         bot: String,
     },
+    /// What would become of a request: the decision without sending one
+    Explain {
+        /// Hostname
+        bot: String,
+        /// Vendor, as in `/v1/{vendor}/…`
+        #[arg(long, value_name = "VENDOR")]
+        vendor: String,
+        /// Model, as the bot would name it
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+    },
     /// Its rate and concurrency limits
     #[command(subcommand)]
     Limits(LimitsVerb),
@@ -190,6 +201,10 @@ impl BotVerb {
             Self::Restart { bot } => switch(session, &bot, "restart").await,
             Self::Suspend { bot } => switch(session, &bot, "suspend").await,
             Self::Resume { bot } => switch(session, &bot, "resume").await,
+            Self::Explain { bot, vendor, model } => {
+                let body = json!({ "vendor": vendor, "model": model });
+                out.object(&api.post(&path(&["bots", &bot, "explain"])?, &body).await?.body)
+            }
             Self::Limits(verb) => verb.run(session, "bots").await,
             Self::Token(verb) => verb.run(session).await,
         }

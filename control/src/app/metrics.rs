@@ -1,5 +1,6 @@
 //! The control plane's Prometheus families, each named once.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -8,16 +9,26 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::fleet::Fleet;
+use crate::store::types::BotStatus;
+use crate::store::{Db, StoreError, bots};
 
 /// A REST answer by its class.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusClass {
     /// `2xx` and so on.
     status_class: &'static str,
+}
+
+/// A bot by what is to be said of it first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BotState {
+    /// `suspended`, `disabled`, else the observed status.
+    status: &'static str,
 }
 
 /// All families.
@@ -28,7 +39,8 @@ pub struct Metrics {
     ingest_indeterminate: Counter,
     ingest_duplicates: Counter,
     ingest_lost: Counter,
-    fleet: OnceLock<Arc<Fleet>>,
+    bots: Family<BotState, Gauge>,
+    sources: OnceLock<(Arc<Fleet>, Db)>,
 }
 
 impl fmt::Debug for Metrics {
@@ -61,13 +73,40 @@ impl Metrics {
         let ingest_indeterminate = counter("ingest_indeterminate", "Usage events whose end nobody saw");
         let ingest_duplicates = counter("ingest_duplicates", "Ends of exchanges that had an event already");
         let ingest_lost = counter("ingest_lost", "Usage records that a node could not read back");
-        let fleet = OnceLock::new();
-        Self { registry, rest_requests, ingest_events, ingest_indeterminate, ingest_duplicates, ingest_lost, fleet }
+        let bots = Family::default();
+        registry.register("bots", "Bots of all tenants by status", bots.clone());
+        Self {
+            registry,
+            rest_requests,
+            ingest_events,
+            ingest_indeterminate,
+            ingest_duplicates,
+            ingest_lost,
+            bots,
+            sources: OnceLock::new(),
+        }
     }
 
-    /// From now on ingest is counted too.
-    pub fn watch(&self, fleet: Arc<Fleet>) {
-        let _ = self.fleet.set(fleet);
+    /// From now on ingest and bots are counted too.
+    pub fn watch(&self, fleet: Arc<Fleet>, db: Db) {
+        let _ = self.sources.set((fleet, db));
+    }
+
+    /// OpenMetrics text, as things are now. Without the database the numbers of
+    /// bots are those of the last time.
+    pub async fn scrape(&self) -> String {
+        if let Some((_, db)) = self.sources.get() {
+            match count_bots(db).await {
+                Ok(counts) => {
+                    self.bots.clear();
+                    for (status, count) in counts {
+                        self.bots.get_or_create(&BotState { status }).set(count);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "bots were not counted"),
+            }
+        }
+        self.render()
     }
 
     /// Counts one REST answer.
@@ -81,10 +120,9 @@ impl Metrics {
         self.rest_requests.get_or_create(&StatusClass { status_class }).inc();
     }
 
-    /// OpenMetrics text.
     #[must_use]
-    pub fn render(&self) -> String {
-        if let Some(fleet) = self.fleet.get() {
+    fn render(&self) -> String {
+        if let Some((fleet, _)) = self.sources.get() {
             let counts = fleet.ingest_counts();
             for (counter, value) in [
                 (&self.ingest_events, counts.events),
@@ -100,6 +138,21 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// Every status there is, also when no bot has it: each bot once.
+async fn count_bots(db: &Db) -> Result<BTreeMap<&'static str, i64>, StoreError> {
+    let words = BotStatus::ALL.iter().map(|status| status.as_str()).chain(["disabled", "suspended"]);
+    let mut counts: BTreeMap<&'static str, i64> = words.map(|word| (word, 0)).collect();
+    for group in bots::stats_of_all(&mut *db.read().await?).await? {
+        let status = match (group.suspended, group.enabled) {
+            (true, _) => "suspended",
+            (false, false) => "disabled",
+            (false, true) => group.status.as_str(),
+        };
+        *counts.entry(status).or_default() += i64::try_from(group.count).unwrap_or(i64::MAX);
+    }
+    Ok(counts)
 }
 
 #[cfg(test)]

@@ -39,5 +39,5 @@ async fn ready(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], admin.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, kind)], admin.metrics.scrape().await).into_response()
 }

@@ -17,6 +17,7 @@ use super::page::PageQuery;
 use super::pages;
 use super::state::App;
 use super::test_hooks;
+use super::v1::bots::explain::{ExplainRequest, ExplanationView};
 use super::v1::bots::requests::{CreateBot, CreateBotToken, PatchBot, RotateBotToken};
 use super::v1::bots::views::{BotStats, BotTokenView, BotView};
 use super::v1::provider_keys::requests::{
@@ -152,7 +153,7 @@ fn provider_keys(api: Api) -> Api {
 
 #[rustfmt::skip] // the list is read line by line
 fn bots(api: Api) -> Api {
-    use bots::{BotsQuery, lifecycle, read, tokens, write};
+    use bots::{BotsQuery, explain, lifecycle, read, tokens, write};
     let lifecycle_doc = |id, summary| Doc::new(id, summary).of_tenant().reaches_nodes().answers::<BotView>(200);
     api.get("/api/v1/bots", read::list,
             Doc::new("listBots", "Bots of the tenant").of_tenant().query::<BotsQuery>().answers_page::<BotView>())
@@ -181,6 +182,9 @@ fn bots(api: Api) -> Api {
             lifecycle_doc("suspendBot", "Refuses its requests; its streams end"))
         .post("/api/v1/bots/{hostname}/resume", lifecycle::resume,
             lifecycle_doc("resumeBot", "Lifts a suspension"))
+        .post("/api/v1/bots/{hostname}/explain", explain::explain,
+            Doc::new("explainBot", "What a node would do with a request of a bot, without one").of_tenant().body::<ExplainRequest>()
+                .answers::<ExplanationView>(200))
         .get("/api/v1/bots/{hostname}/tokens", tokens::list,
             Doc::new("listBotTokens", "Tokens of a bot").of_tenant().answers_page::<BotTokenView>())
         .post("/api/v1/bots/{hostname}/tokens", tokens::create,

@@ -48,6 +48,8 @@ const COUNT: &str = "SELECT COUNT(*) AS n FROM bots WHERE tenant_id = $1 AND ($2
     AND ($3 = '' OR owner = $3)";
 const STATS: &str = "SELECT status, enabled, suspended, COUNT(*) AS n FROM bots WHERE tenant_id = $1 \
     GROUP BY status, enabled, suspended";
+const STATS_ALL: &str =
+    "SELECT status, enabled, suspended, COUNT(*) AS n FROM bots GROUP BY status, enabled, suspended";
 
 /// What one bot may use at once or per minute; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -308,13 +310,22 @@ pub struct BotCount {
 /// # Errors
 /// As the statement.
 pub async fn stats(conn: &mut AnyConnection, tenant_id: &str) -> Result<Vec<BotCount>, StoreError> {
-    let read = |row: &AnyRow| {
-        Ok(BotCount {
-            status: BotStatus::from_column("status", &row.text("status")?)?,
-            enabled: row.flag("enabled")?,
-            suspended: row.flag("suspended")?,
-            count: row.uint("n")?,
-        })
-    };
-    fetch::all(conn, sqlx::query(STATS).bind(tenant_id), read).await
+    fetch::all(conn, sqlx::query(STATS).bind(tenant_id), read_count).await
+}
+
+/// Counts the bots of all tenants.
+///
+/// # Errors
+/// As the statement.
+pub async fn stats_of_all(conn: &mut AnyConnection) -> Result<Vec<BotCount>, StoreError> {
+    fetch::all(conn, sqlx::query(STATS_ALL), read_count).await
+}
+
+fn read_count(row: &AnyRow) -> Result<BotCount, StoreError> {
+    Ok(BotCount {
+        status: BotStatus::from_column("status", &row.text("status")?)?,
+        enabled: row.flag("enabled")?,
+        suspended: row.flag("suspended")?,
+        count: row.uint("n")?,
+    })
 }

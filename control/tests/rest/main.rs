@@ -4,6 +4,7 @@
 mod bots;
 mod common;
 mod errors;
+mod explain;
 mod idempotency;
 mod keys;
 mod limits;

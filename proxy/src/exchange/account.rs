@@ -14,6 +14,7 @@ use super::pass::Pass;
 use super::record::Facts;
 use super::reject::Refusal;
 use super::settle::Outcome;
+use super::span;
 use crate::limits::Usual;
 use crate::metering::{ChargeRecord, SettleRecord, SpoolTicket};
 use crate::quota::{Bound, Permit, Spent};
@@ -118,9 +119,8 @@ impl Account {
     /// The end: everything is written down and given back.
     pub fn finish(&mut self, services: &Services, ending: &Ending) {
         self.owed |= *self.leaving.get_mut();
-        if let Some(model) = self.usage.model.take().filter(|model| !model.is_empty()) {
-            self.facts.model = model;
-        }
+        let served = self.usage.model.take().filter(|model| !model.is_empty());
+        let asked = served.map(|model| std::mem::replace(&mut self.facts.model, model));
         let usage = std::mem::take(&mut self.usage);
         let spent = Spent {
             usage: &usage,
@@ -138,6 +138,8 @@ impl Account {
         }
         self.usage = usage;
         self.observe(services, ending);
+        let asked = asked.as_deref().unwrap_or(&self.facts.model);
+        span::end(&services.traces, &self.facts, ending, &self.usage, asked);
     }
 
     /// What the vendor bills, as far as it reported.
@@ -218,10 +220,12 @@ impl Account {
             }
         }
         let bot = facts.bot.as_deref();
+        let trace_id = facts.trace.map(|trace| trace.hex_id());
         services.access.log(&AccessLine {
             at_micros: facts.at_micros,
             request_id: &facts.id,
             client_request_id: &facts.client_request_id,
+            trace_id: trace_id.as_deref().unwrap_or_default(),
             tenant: bot.map_or("", |b| &b.tenant.id),
             bot: bot.map_or("", |b| &b.hostname),
             vendor: &facts.vendor,

@@ -14,9 +14,11 @@ use tokio::time::{Instant, timeout_at};
 use super::Services;
 use super::prepare::Prepared;
 use super::receive::Received;
+use super::record::Facts;
 use super::reject::Refusal;
 use crate::limits::{Hold, Metric, Outage, QuotaRule, Standing, Usual, Window};
 use crate::quota::{Bound, Demand, Permit, Verdict, judge};
+use crate::routing::Key;
 use crate::snapshot::{Bot, Tenant};
 use crate::wire::error::Code;
 use crate::wire::splice::{self, LimitField, Splice};
@@ -131,16 +133,68 @@ fn countable(prepared: &Prepared<'_>) -> Result<(), Refusal> {
     let route = &prepared.resolved.route;
     let batch = route.class == RouteClass::AccountResource && route.pattern.to_ascii_lowercase().contains("batch");
     let deferred = batch || prepared.peek.is_some_and(|peek| peek.background);
+    if prepared.websocket && !deferred {
+        return Err(no_session());
+    }
     let text = if deferred {
         "a quota applies, and deferred work (batches, background) cannot be held to it; send the request directly"
-    } else if prepared.websocket {
-        "a quota applies, and a WebSocket cannot be held to it; use the route's HTTP form"
     } else if !route.protocol.is_bounded() && !embeds(prepared) {
         "a quota on tokens or money applies, and the most that a request on this route may use is not known"
     } else {
         return Ok(());
     };
     Err(Refusal::new(Code::PathDenied, text))
+}
+
+/// A session begins responses by itself: nobody could hold for each before it is
+/// under way.
+pub(super) fn no_session() -> Refusal {
+    let text = "a quota applies, and a WebSocket cannot be held to it; use the route's HTTP form";
+    Refusal::new(Code::PathDenied, text)
+}
+
+/// The key of an exchange that was sent.
+pub(super) fn key_of<'b>(bot: &'b Bot, facts: &Facts) -> Option<&'b Key> {
+    let (id, _) = facts.key.as_ref()?;
+    let pool = bot.pools.get(facts.vendor.as_str())?;
+    pool.keys.iter().find(|key| key.id == *id).map(Arc::as_ref)
+}
+
+/// Whether a quota goes by the content of some models' answers.
+pub(super) fn counts_content(bot: &Bot, key: Option<&Key>) -> bool {
+    counting(bot, key).next().is_some()
+}
+
+/// Whether a quota goes by the content of this model's answers.
+pub(super) fn counts_content_of(bot: &Bot, key: Option<&Key>, model: &str) -> bool {
+    counting(bot, key).any(|rule| rule.covers(model))
+}
+
+fn counting<'b>(bot: &'b Bot, key: Option<&'b Key>) -> impl Iterator<Item = &'b Arc<QuotaRule>> {
+    let of_key = key.map_or(&[][..], |key| &key.quotas);
+    bot.quotas.iter().chain(of_key).filter(|rule| rule.metric.is_of_content())
+}
+
+/// Holds one request of a model under every rule that counts requests.
+///
+/// # Errors
+/// As [`admit`].
+pub(super) async fn request(services: &Services, rules: &[Arc<QuotaRule>], model: &str) -> Result<Permit, Refusal> {
+    if rules.is_empty() {
+        return Ok(Permit::default());
+    }
+    let weight = Weight {
+        model: model.to_owned(),
+        bound: Bound::default(),
+        answers: 1,
+        expected: None,
+        usual: None,
+        price: None,
+        free: true,
+        prompt_elsewhere: false,
+        limit: None,
+    };
+    admit(services, rules, &weight).await
 }
 
 /// Whether the route answers with vectors only.

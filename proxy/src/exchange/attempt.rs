@@ -109,7 +109,7 @@ pub async fn attempt<'a, D: Downstream>(
         settlement.facts.waited_micros += took;
         let note = |facts: &mut Facts, status, reason| {
             let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
-            facts.tried.push(Tried { key_id: key.id.clone(), status, reason, millis });
+            facts.tried.push(Tried { key_id: key.id.clone(), status, reason, began_micros: began, millis });
         };
         match event {
             Event::ClientGone => {

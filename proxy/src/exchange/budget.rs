@@ -40,6 +40,13 @@ impl Held<'_> {
         self.bytes += bytes;
         before.saturating_add(bytes) <= self.budget.total
     }
+
+    /// Gives `bytes` back before the rest.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.budget.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.bytes -= bytes;
+    }
 }
 
 impl Drop for Held<'_> {
@@ -59,6 +66,8 @@ mod tests {
         assert!(one.grow(5) && one.grow(5) && other.grow(5) && !other.grow(1));
         drop(other);
         assert!(budget.hold().grow(5));
+        one.shrink(4);
+        assert_eq!(budget.held.load(Ordering::Relaxed), 6);
         drop(one);
         assert_eq!(budget.held.load(Ordering::Relaxed), 0);
     }

@@ -28,6 +28,8 @@ mod record;
 mod reject;
 mod relay;
 mod settle;
+mod span;
+mod talk;
 mod target;
 mod tunnel;
 mod watch;
@@ -35,10 +37,12 @@ mod watch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use http::HeaderValue;
+
 use crate::limits::{Gates, Learned, Level, Pressure, Slices};
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Metrics, Traces};
 use crate::upstream::{Client, KeyNews};
 use crate::wire::error::Code;
 
@@ -76,6 +80,8 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// Access lines.
     pub access: AccessLog,
+    /// Spans.
+    pub traces: Traces,
     /// Seconds since the control plane was last heard.
     pub config_age_secs: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Exchanges now, and how many there may be.
@@ -151,7 +157,8 @@ impl Drop for Place<'_> {
 pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
     let (_place, admitted) = services.inflight.enter();
     let head = down.take_head();
-    let facts = Facts::begin(&head.method, head.uri.path(), &head.headers);
+    let mut facts = Facts::begin(&head.method, head.uri.path(), &head.headers);
+    facts.trace = services.traces.begin(head.headers.get_all("traceparent").iter().map(HeaderValue::as_bytes));
     let mut settlement = Settlement::new(services, facts);
     let ended = stages(services, &mut settlement, head, down, admitted).await;
     match ended {
@@ -211,7 +218,7 @@ async fn stages<D: Downstream>(
         return Ok(relay::without_client(settlement, &prepared, chosen, watch).await);
     }
     if chosen.answer.status == http::StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(tunnel::tunnel(settlement, chosen, watch, down).await);
+        return Ok(tunnel::tunnel(settlement, &prepared, chosen, watch, down).await);
     }
     relay::relay(settlement, &prepared, chosen, watch, down).await
 }

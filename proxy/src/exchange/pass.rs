@@ -53,6 +53,25 @@ impl Pass {
         Ok(pass)
     }
 
+    /// A response within a session that has its places already: one request of
+    /// each rate, and what tokens there are.
+    ///
+    /// # Errors
+    /// One of them has none left.
+    pub fn within(bot: &Bot) -> Result<Self, Refusal> {
+        let gates = [("bot", bot.gate.as_ref()), ("tenant", bot.tenant.gate.as_ref())];
+        let mut pass = Self::default();
+        let now = clock::boot_micros();
+        for ((scope, gate), stay) in gates.into_iter().zip(&mut pass.stays) {
+            let Some(gate) = gate else { continue };
+            let limits = gate.configured();
+            let stay = stay.insert(Stay::within(gate));
+            stay.request(now).map_err(|wait| too_fast(scope, limits.requests_per_minute, "requests", wait))?;
+            stay.tokens(1, now).map_err(|wait| too_fast(scope, limits.tokens_per_minute, "tokens", wait))?;
+        }
+        Ok(pass)
+    }
+
     /// Whether nothing limits it.
     pub fn is_empty(&self) -> bool {
         self.stays.iter().all(Option::is_none)

@@ -112,7 +112,15 @@ pub fn asked<'a>(bot: &'a Bot, received: &'a Received, facts: &mut Facts) -> Res
         let text = "this route holds account resources; the bot needs the permission account_resources";
         return Err(Refusal::new(Code::PathDenied, text));
     }
+    if only_as_session(&resolved) && !wants_websocket(received) {
+        let text = "this route takes GET only where a WebSocket is asked for";
+        return Err(Refusal::new(Code::MethodNotAllowed, text));
+    }
     Ok(Asked::Vendor { vendor, rest, resolved })
+}
+
+fn wants_websocket(received: &Received) -> bool {
+    received.method == Method::GET && asks_websocket(&received.headers)
 }
 
 /// Whether the bot may use a vendor.
@@ -143,7 +151,7 @@ pub async fn payload<'s, D: Downstream>(
     let peek = look_into(bot, asked, received, &body)?;
     let by_path = matches!(asked, Asked::Vendor { resolved, .. } if resolved.streams_by_path());
     facts.stream = peek.as_ref().and_then(|peek| peek.stream).unwrap_or(false) || by_path;
-    let websocket = received.method == Method::GET && asks_websocket(&received.headers);
+    let websocket = wants_websocket(received);
     Ok(Payload { body, peek, websocket, _held: held })
 }
 
@@ -251,8 +259,14 @@ pub(super) fn model_elsewhere(received: &Received, body: &Bytes) -> String {
         let found = is_json(&received.headers).then(|| plain(body)).flatten();
         return found.and_then(|found| found.model).map(|model| model.name).unwrap_or_default();
     }
-    let mut values = received.query_values("model");
+    let deployments = received.query_values("deployment");
+    let mut values = received.query_values("model").chain(deployments);
     values.next().filter(|_| values.next().is_none()).unwrap_or_default()
+}
+
+/// What is answered to a plain GET there is another thing than a session.
+fn only_as_session(resolved: &Resolved<'_>) -> bool {
+    resolved.route.protocol == Protocol::OpenAiResponses && *resolved.route.methods == ["GET"]
 }
 
 /// What a body says, if it says everything once.

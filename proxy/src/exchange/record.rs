@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::pass;
 use crate::metering::{AttemptRecord, ChargeRecord, OpenRecord};
 use crate::snapshot::Bot;
+use crate::telemetry::Trace;
 
 /// Longest id a client may give a request.
 const MAX_CLIENT_ID: usize = 128;
@@ -26,6 +27,8 @@ pub struct Tried {
     pub status: u16,
     /// Why it was not the last one; empty for the one that was relayed.
     pub reason: &'static str,
+    /// From the request's beginning to its own.
+    pub began_micros: u64,
     /// Until its head was there or it failed.
     pub millis: u32,
 }
@@ -61,6 +64,8 @@ pub struct Facts {
     pub max_tokens: Option<u64>,
     /// Time spent waiting for vendor or client.
     pub waited_micros: u64,
+    /// Where it stands in its caller's trace, or in one of its own.
+    pub trace: Option<Trace>,
 }
 
 impl Facts {
@@ -115,6 +120,35 @@ impl Facts {
             reserved_tokens: 0,
             max_tokens: None,
             waited_micros: 0,
+            trace: None,
+        }
+    }
+
+    /// Of a response within a session over a WebSocket: the session's, with an
+    /// id and a time of its own. Where the client named no session, this one is
+    /// what its responses have in common.
+    #[must_use]
+    pub fn of_response(&self, model: String) -> Self {
+        let session = if self.session_id.is_empty() { &self.id } else { &self.session_id };
+        Self {
+            id: id::new(id::Kind::Exchange),
+            at_micros: clock::now_micros(),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            client_request_id: self.client_request_id.clone(),
+            agent_id: self.agent_id.clone(),
+            session_id: session.clone(),
+            dialect: self.dialect,
+            bot: self.bot.clone(),
+            config: self.config.clone(),
+            vendor: self.vendor.clone(),
+            endpoint: self.endpoint.clone(),
+            model,
+            stream: true,
+            key: self.key.clone(),
+            status: 200,
+            trace: self.trace.map(Trace::child),
+            ..Self::none()
         }
     }
 

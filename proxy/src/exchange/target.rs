@@ -153,7 +153,7 @@ fn of_vendor<'a>(
     let model = match (route.resolved.model.as_deref(), in_body) {
         (Some(model), _) => Cow::Owned(model.to_owned()),
         (None, Some(model)) => Cow::Borrowed(model),
-        (None, None) if bot.allowed_models.is_empty() => Cow::Borrowed(""),
+        (None, None) if bot.allowed_models.is_empty() && !payload.websocket => Cow::Borrowed(""),
         (None, None) => Cow::Owned(model_elsewhere(received, &payload.body)),
     };
     facts.model = masked(&model).into_owned();
@@ -218,7 +218,10 @@ fn may_go_without(
     }
     let reads = matches!(received.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
     let spends = payload.websocket || !reads;
-    if spends && resolved.route.class == RouteClass::Inference && !bot.allowed_models.is_empty() {
+    // Those sessions name it in their messages, which are looked at.
+    let session = matches!(resolved.route.protocol, Protocol::GeminiLive | Protocol::OpenAiResponses);
+    let later = payload.websocket && session;
+    if spends && !later && resolved.route.class == RouteClass::Inference && !bot.allowed_models.is_empty() {
         let text = "this bot may use only some models, and this request does not say its model where it can be seen";
         return Err(Refusal::new(Code::ModelNotAllowed, text));
     }

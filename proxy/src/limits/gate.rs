@@ -132,6 +132,11 @@ impl Stay {
         Some(Self { gate: gate.clone(), slot: Some(slot), requests: (0, 0), tokens: (0, 0), sent: false })
     }
 
+    /// Of what has its place elsewhere.
+    pub fn within(gate: &Arc<Gate>) -> Self {
+        Self { gate: gate.clone(), slot: None, requests: (0, 0), tokens: (0, 0), sent: false }
+    }
+
     /// Counts the request.
     ///
     /// # Errors

@@ -83,7 +83,9 @@ impl Trials {
         let hash = version.hash.as_str();
         let times = inner.noted.iter().find(|(known, _)| known == hash).map_or(0, |(_, times)| *times);
         if times >= MOST {
-            return Err(format!("this node ended {times} times while it took this configuration; it does not try again"));
+            return Err(format!(
+                "this node ended {times} times while it took this configuration; it does not try again"
+            ));
         }
         inner.strike(hash);
         if inner.noted.len() >= REMEMBERED {

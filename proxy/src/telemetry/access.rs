@@ -24,6 +24,8 @@ pub struct AccessLine<'a> {
     pub at_micros: i64,
     pub request_id: &'a str,
     pub client_request_id: &'a str,
+    /// Empty: in no trace.
+    pub trace_id: &'a str,
     pub tenant: &'a str,
     pub bot: &'a str,
     pub vendor: &'a str,
@@ -139,6 +141,7 @@ fn format_line(out: &mut String, line: &AccessLine<'_>) {
     for (name, value) in [
         ("request_id", line.request_id),
         ("client_request_id", line.client_request_id),
+        ("trace_id", line.trace_id),
         ("tenant", line.tenant),
         ("bot", line.bot),
         ("vendor", line.vendor),
@@ -207,6 +210,42 @@ mod tests {
         assert_eq!(value["path"], "/v1/openai/\"\\\u{1}x");
         assert_eq!(value["input_tokens"], 0);
         assert!(value.get("output_tokens").is_none());
+    }
+
+    #[test]
+    fn a_line_says_all_that_is_known() {
+        let mut text = String::new();
+        let line = AccessLine {
+            at_micros: 1,
+            request_id: "req_1",
+            client_request_id: "mine",
+            trace_id: "0af7651916cd43dd8448eb211c80319c",
+            tenant: "ten_1",
+            bot: "worker",
+            vendor: "openai",
+            method: "POST",
+            path: "/v1/openai/chat/completions",
+            model: "gpt-4o",
+            status: 503,
+            outcome: "refused",
+            code: "overloaded",
+            key: "key_1",
+            attempts: 2,
+            input_tokens: Some(3),
+            output_tokens: Some(4),
+            duration_micros: 5,
+            ttft_micros: Some(6),
+        };
+        format_line(&mut text, &line);
+        let found: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let wanted = serde_json::json!({
+            "type": "access", "at": 1, "request_id": "req_1", "client_request_id": "mine",
+            "trace_id": "0af7651916cd43dd8448eb211c80319c", "tenant": "ten_1", "bot": "worker", "vendor": "openai",
+            "method": "POST", "path": "/v1/openai/chat/completions", "model": "gpt-4o", "status": 503,
+            "outcome": "refused", "code": "overloaded", "key": "key_1", "attempts": 2, "input_tokens": 3,
+            "output_tokens": 4, "duration_us": 5, "ttft_us": 6,
+        });
+        assert_eq!(found, wanted);
     }
 
     #[test]

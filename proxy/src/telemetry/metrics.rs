@@ -133,6 +133,8 @@ pub struct Metrics {
     pub spool_sync_failures: Counter,
     /// Records that the disk did not take.
     pub spool_write_failures: Counter,
+    /// Spans that no collector got.
+    pub spans_dropped: Counter,
     /// Exchanges served without any usage record.
     pub unmetered: Counter,
     /// Revision of the snapshot served.
@@ -183,6 +185,7 @@ impl Metrics {
             spool_lost: Counter::default(),
             spool_sync_failures: Counter::default(),
             spool_write_failures: Counter::default(),
+            spans_dropped: Counter::default(),
             unmetered: Counter::default(),
             config_version: Gauge::default(),
             config_age_seconds: Gauge::default(),
@@ -239,6 +242,7 @@ impl Metrics {
         registry.register("spool_sync_failures", "Failed syncs of usage records", syncs);
         let writes = self.spool_write_failures.clone();
         registry.register("spool_write_failures", "Usage records the disk did not take", writes);
+        registry.register("spans_dropped", "Spans that no collector got", self.spans_dropped.clone());
         registry.register("unmetered", "Exchanges served without a usage record", self.unmetered.clone());
     }
 

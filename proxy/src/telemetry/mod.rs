@@ -1,4 +1,5 @@
-//! What the outside may see of a running node: metrics, the access line, logs.
+//! What the outside may see of a running node: metrics, the access line,
+//! spans, logs.
 //!
 //! Invariant: nothing in this folder ever receives a secret, a request body or
 //! a query string; every metric family is registered once, in `metrics`.
@@ -6,6 +7,10 @@
 
 mod access;
 mod metrics;
+mod otlp;
+mod trace;
 
 pub use access::{AccessLine, AccessLog};
 pub use metrics::{Metrics, NotAdmitted, VendorMetrics};
+pub use otlp::{Collector, EndpointError, Exporter};
+pub use trace::{Kind, Span, Trace, Traces, Value as TraceValue};

@@ -290,6 +290,21 @@ pub fn stream_error(dialect: Dialect, code: Code, message: &str, request_id: &st
     format!("\n\n{name}data: {body}\n\n").into_bytes()
 }
 
+/// The same within a WebSocket; `None`: the dialect says it in the close frame
+/// alone.
+#[must_use]
+pub fn session_error(dialect: Dialect, code: Code, message: &str, request_id: &str) -> Option<Vec<u8>> {
+    if dialect != Dialect::OpenAi {
+        return None;
+    }
+    let mut body = body(dialect, code, message, request_id);
+    if let Value::Object(members) = &mut body {
+        members.insert("type".to_owned(), "error".into());
+        members.insert("event_id".to_owned(), format!("event_{request_id}").into());
+    }
+    Some(body.to_string().into_bytes())
+}
+
 fn body(dialect: Dialect, code: Code, message: &str, request_id: &str) -> Value {
     let mut whole = match dialect {
         Dialect::OpenAi => json!({"error": {

@@ -7,6 +7,7 @@
 //! DOM of a body: what is not asked for is skipped, never built.
 
 mod collect;
+pub mod dialog;
 pub mod error;
 pub mod eventstream;
 pub mod head;
@@ -19,6 +20,7 @@ pub mod sse;
 pub mod strip;
 pub mod tokens;
 pub mod usage;
+pub mod websocket;
 
 pub use error::{Code, KeyReason, Rendered};
 pub use head::{HeadEnd, HeadFault, check_head, check_target};

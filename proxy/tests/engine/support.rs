@@ -15,7 +15,7 @@ use clawgate_proxy::metering::{Spool, SpoolOptions};
 use clawgate_proxy::routing::{Healths, Turns};
 use clawgate_proxy::server::{Bound, Front, Gateway, Listener, SourcePolicy, TlsFiles, bind};
 use clawgate_proxy::snapshot::{Handle, Inputs, Snapshot, compile};
-use clawgate_proxy::telemetry::{AccessLog, Metrics};
+use clawgate_proxy::telemetry::{AccessLog, Metrics, Traces};
 use clawgate_proxy::upstream::{Client, Egress, Timeouts};
 use clawgate_shared::content::Content;
 use clawgate_shared::egress::PrivateUpstreams;
@@ -108,6 +108,7 @@ pub fn services(vendor: SocketAddr, options: &Options, dir: &Path) -> Services {
         gates,
         metrics: Arc::new(Metrics::new()),
         access: AccessLog::open("off").expect("no log"),
+        traces: Traces::default(),
         config_age_secs: Arc::new(|| 0),
         inflight: Inflight::new(1000),
         pressure: Arc::default(),

@@ -117,10 +117,13 @@ impl Resolved<'_> {
         match self.route.protocol {
             Protocol::AnthropicMessages | Protocol::AnthropicComplete => Dialect::Anthropic,
             Protocol::PromptCount if self.route.pattern.starts_with("messages/") => Dialect::Anthropic,
-            Protocol::Gemini | Protocol::GeminiEmbed | Protocol::GeminiInteractions => Dialect::Gemini,
+            Protocol::Gemini | Protocol::GeminiEmbed | Protocol::GeminiInteractions | Protocol::GeminiLive => {
+                Dialect::Gemini
+            }
             Protocol::OpenAiChat
             | Protocol::OpenAiCompletions
             | Protocol::OpenAiResponses
+            | Protocol::OpenAiRealtime
             | Protocol::OpenAiEmbeddings
             | Protocol::OpenAiAudio
             | Protocol::OpenAiImages => Dialect::OpenAi,

@@ -36,6 +36,11 @@ pub(super) const fn get(pattern: &'static str) -> Route {
     route(pattern, GET, Protocol::Opaque, RouteClass::Inference)
 }
 
+/// A session over a WebSocket.
+pub(super) const fn session(pattern: &'static str, protocol: Protocol) -> Route {
+    route(pattern, GET, protocol, RouteClass::Inference)
+}
+
 /// Something that stays in the vendor account.
 pub(super) const fn account(pattern: &'static str) -> Route {
     route(pattern, ANY, Protocol::Opaque, RouteClass::AccountResource)
@@ -55,6 +60,10 @@ pub(super) fn custom(path: &str) -> Route {
         Protocol::OpenAiCompletions
     } else if ends("responses") {
         Protocol::OpenAiResponses
+    } else if ends("realtime") {
+        Protocol::OpenAiRealtime
+    } else if path.ends_with(".BidiGenerateContent") {
+        Protocol::GeminiLive
     } else if ends("embeddings") && !ends("api/embeddings") {
         Protocol::OpenAiEmbeddings
     } else if ends("messages") {
@@ -131,7 +140,8 @@ pub(super) const OPENAI: &[Route] = &[
     post("rerank", Protocol::Rerank),
     get("models"),
     get("models/**"),
-    get("realtime"),
+    session("realtime", Protocol::OpenAiRealtime),
+    session("responses", Protocol::OpenAiResponses),
     plain("realtime/calls"),
     account("realtime/calls/**"),
     account("chat/completions"),
@@ -232,9 +242,9 @@ pub(super) const GEMINI: &[Route] = &[
     account("fileSearchStores"),
     account("fileSearchStores/**"),
     account("operations/**"),
-    get("google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"),
-    get("google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContent"),
-    get("google.ai.generativelanguage.v1.GenerativeService.BidiGenerateContent"),
+    session("google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", Protocol::GeminiLive),
+    session("google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContent", Protocol::GeminiLive),
+    session("google.ai.generativelanguage.v1.GenerativeService.BidiGenerateContent", Protocol::GeminiLive),
 ];
 
 /// What matching found in one pattern.

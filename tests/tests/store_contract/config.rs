@@ -323,6 +323,13 @@ pub async fn bots(domain: &Domain, tenant_id: &str) {
     let counts = store::bots::stats(&mut conn, tenant_id).await.expect("counts");
     assert_eq!(counts.iter().map(|group| group.count).sum::<u64>(), 2);
     assert!(counts.iter().any(|group| group.suspended && group.status == BotStatus::Stopped));
+    let all = store::bots::stats_of_all(&mut conn).await.expect("counts");
+    assert!(counts.iter().all(|group| {
+        all.iter().any(|sum| {
+            (sum.status, sum.enabled, sum.suspended) == (group.status, group.enabled, group.suspended)
+                && sum.count >= group.count
+        })
+    }));
     drop(conn);
 
     bots::delete(domain, &developer, (tenant_id, "mine"), None).await.expect("deletes");

@@ -6,6 +6,7 @@
 //! Deliberately absent: containers (`desired_state` is all that is said of
 //! them here).
 
+pub mod explain;
 mod fields;
 mod tokens;
 

@@ -104,7 +104,7 @@ impl Counts {
             let field = match name {
                 b"promptTokenCount" => &mut counts.prompt,
                 b"toolUsePromptTokenCount" => &mut counts.tool_use,
-                b"candidatesTokenCount" => &mut counts.candidates,
+                b"candidatesTokenCount" | b"responseTokenCount" => &mut counts.candidates,
                 b"thoughtsTokenCount" => &mut counts.thoughts,
                 b"cachedContentTokenCount" => &mut counts.cached,
                 b"totalTokenCount" => &mut counts.total,
@@ -112,7 +112,7 @@ impl Counts {
                     counts.prompt_audio = audio(scanner)?.or(counts.prompt_audio);
                     return Ok(());
                 }
-                b"candidatesTokensDetails" => {
+                b"candidatesTokensDetails" | b"responseTokensDetails" => {
                     counts.candidates_audio = audio(scanner)?.or(counts.candidates_audio);
                     return Ok(());
                 }

@@ -142,7 +142,7 @@ impl Meter {
     pub fn new(protocol: Protocol, vendor: &str) -> Self {
         let reader = match protocol {
             Protocol::AnthropicMessages => Reader::Anthropic(Anthropic::default()),
-            Protocol::Gemini => Reader::Gemini(Gemini::default()),
+            Protocol::Gemini | Protocol::GeminiLive => Reader::Gemini(Gemini::default()),
             _ => match Other::new(protocol) {
                 Some(other) => Reader::Other(other),
                 None => Reader::OpenAi(OpenAi::new(protocol, vendor)),

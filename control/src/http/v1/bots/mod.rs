@@ -3,6 +3,7 @@
 //! Invariant: a token's text is in the one answer that mints it and nowhere else.
 //! Deliberately absent: containers; `start` and `stop` only say what is wanted.
 
+pub mod explain;
 pub mod lifecycle;
 pub mod read;
 pub mod requests;
