@@ -40,6 +40,9 @@ const BODIES_TOTAL: usize = 1 << 30;
 /// Worker threads that append to one shard of the spool. An append holds the
 /// shard for two microseconds; fewer shards mean fewer syncs and larger batches.
 const THREADS_PER_SHARD: usize = 4;
+/// So long after it was told to stop a node with kept connections is there for
+/// what was under way on them.
+const LINGER: Duration = Duration::from_millis(350);
 /// How often it is looked whether a new configuration has served.
 const TRIALS: Duration = Duration::from_millis(200);
 /// Last chance to ship usage before the process ends; what is not shipped is
@@ -263,13 +266,14 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until no exchange is left and no connection has only just come, at
-    /// most for the grace time, then ends
-    /// the spool's epoch. A second signal ends the waiting.
+    /// Waits until no exchange is left and no connection has only just come or may
+    /// bring one that is on its way, at most for the grace time, then ends the
+    /// spool's epoch. A second signal ends the waiting.
     async fn drain(&mut self, signals: &mut Signals, front: &Front) {
         let began = Instant::now();
         let idle = async {
-            while self.services.inflight.now() + front.fresh() > 0 {
+            let on_its_way = || front.open() > 0 && began.elapsed() < LINGER;
+            while self.services.inflight.now() + front.fresh() > 0 || on_its_way() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -20,6 +20,11 @@ impl ConnectionCap {
         Arc::new(Self { open: AtomicUsize::new(0), fresh: AtomicUsize::new(0), limit })
     }
 
+    /// Connections that are open.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Connections whose first request was not answered yet.
     pub(super) fn fresh(&self) -> usize {
         self.fresh.load(Ordering::Relaxed)

@@ -33,8 +33,9 @@ const FIRST_BYTE: Duration = Duration::from_secs(15);
 const KEEPALIVE: Duration = Duration::from_secs(75);
 /// From the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(15);
-/// The same for a connection that was accepted just before the node began to
-/// stop: its client has every right to an answer.
+/// Until the first byte of a request once the node stops. A connection that was
+/// accepted just before has every right to an answer, and on one that is kept the
+/// next request may be on its way.
 const FIRST_BYTE_STOPPING: Duration = Duration::from_millis(300);
 /// What is read ahead of the parser.
 const FIRST_READ: usize = 4096;
@@ -84,6 +85,13 @@ impl Front {
         self.cap.fresh()
     }
 
+    /// Connections that are open. Once the node stops there are none after 300 ms,
+    /// but for those that are being served.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.cap.open()
+    }
+
     fn admit(&self, stream: &Stream) -> Option<Admitted<'_>> {
         let metrics = self.gateway.metrics();
         let place = self.cap.enter();
@@ -118,7 +126,7 @@ impl Front {
                 let arrived = tokio::select! {
                     biased;
                     read = timeout(wait, first_bytes(&mut stream)) => read,
-                    () = stopping(&mut shutdown, fresh.is_some()) => return,
+                    () = stopping(&mut shutdown) => return,
                 };
                 match arrived {
                     Ok(Ok(bytes)) if !bytes.is_empty() => prefix = bytes,
@@ -155,7 +163,7 @@ impl Front {
                 Err(_) => return self.gateway.refuse_head(session, HeadProblem::Slow).await,
             }
             let stopping = *shutdown.borrow();
-            let Some(reusable) = self.gateway.serve(session, stopping).await.reusable else { return };
+            let Some(reusable) = self.gateway.serve(session, stopping, fresh.is_none()).await.reusable else { return };
             drop(fresh.take());
             let (next, rest) = reusable.into_parts();
             stream = next;
@@ -164,13 +172,10 @@ impl Front {
     }
 }
 
-/// Until a connection that waits for a request may be closed: one that was
-/// served before has nothing to lose, a fresh one gets a moment.
-async fn stopping(shutdown: &mut ShutdownWatch, fresh: bool) {
+/// Until a connection that waits for a request may be closed.
+async fn stopping(shutdown: &mut ShutdownWatch) {
     let _ = shutdown.wait_for(|stopping| *stopping).await;
-    if fresh {
-        tokio::time::sleep(FIRST_BYTE_STOPPING).await;
-    }
+    tokio::time::sleep(FIRST_BYTE_STOPPING).await;
 }
 
 /// Reads on until a whole head is there and checks it. False: the client is
@@ -209,7 +214,7 @@ impl ServerApp for Front {
         let stream = match &self.tls {
             Some(tls) => tokio::select! {
                 secured = tls.handshake(stream) => secured?,
-                () = stopping(&mut watch, true) => return None,
+                () = stopping(&mut watch) => return None,
             },
             None => stream,
         };

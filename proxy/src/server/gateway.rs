@@ -60,12 +60,13 @@ impl Gateway {
         &self.services.pressure
     }
 
-    /// Serves one request.
-    pub(super) async fn serve(&self, mut session: ServerSession, stopping: bool) -> Served {
+    /// Serves one request. `kept`: it came on an HTTP/1 connection that was served
+    /// before, whose client was never told that the node stops.
+    pub(super) async fn serve(&self, mut session: ServerSession, stopping: bool, kept: bool) -> Served {
         if stopping || self.pressure().level() >= Level::Close {
             session.set_keepalive(None);
         }
-        let problem = if self.stopping.get().is_some_and(|since| since.elapsed() > LATE) {
+        let problem = if !kept && self.stopping.get().is_some_and(|since| since.elapsed() > LATE) {
             Some(HeadProblem::Stopping)
         } else {
             bad_target(&session)
