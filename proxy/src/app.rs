@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use clawgate_shared::clock;
 use clawgate_shared::content::Content;
-use clawgate_shared::proto::node::{NodeStatus, SealedSecret, Version};
+use clawgate_shared::proto::node::resource::Body;
+use clawgate_shared::proto::node::{NodeStatus, Resource, SealedSecret, Version};
 use pingora_core::server::Fds;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -23,10 +24,10 @@ use crate::quota::Renewer;
 use crate::routing::{Healths, Turns};
 use crate::server::{
     Admin, BindError, Bound, Front, Gateway, Handover, HandoverError, Listener, SourcePolicy, bind,
-    raise_descriptor_limit, receive_listeners,
+    raise_descriptor_limit, receive_listeners, watch_memory,
 };
 use crate::snapshot::cache::{Cache, CacheError};
-use crate::snapshot::{Handle, Hints, Inputs, compile};
+use crate::snapshot::{Handle, Hints, Inputs, Trials, compile};
 use crate::sync::{
     Activate, ControlChannel, IdentityCell, IdentityError, KeyStatesSink, PeersSink, StatusSource, SyncClient,
     SyncParts, SyncState,
@@ -39,6 +40,11 @@ const BODIES_TOTAL: usize = 1 << 30;
 /// Worker threads that append to one shard of the spool. An append holds the
 /// shard for two microseconds; fewer shards mean fewer syncs and larger batches.
 const THREADS_PER_SHARD: usize = 4;
+/// So long after it was told to stop a node with kept connections is there for
+/// what was under way on them.
+const LINGER: Duration = Duration::from_millis(350);
+/// How often it is looked whether a new configuration has served.
+const TRIALS: Duration = Duration::from_millis(200);
 /// Last chance to ship usage before the process ends; what is not shipped is
 /// on disk and goes with the successor.
 const LAST_FLUSH: Duration = Duration::from_millis(400);
@@ -102,6 +108,7 @@ struct Node {
     stopping: Arc<AtomicBool>,
     shipper: ShipperHandle,
     handover: Handover,
+    trials: Arc<Trials>,
     spans: Option<Spans>,
 }
 
@@ -129,12 +136,15 @@ impl Node {
         Counting::start(&services).map_err(io("starting the thread that counts tokens"))?;
         let identity = Arc::new(IdentityCell::open(&config.data_dir)?);
         let channel = ControlChannel::new(config.control.clone());
+        let cache = Arc::new(Cache::open(&config.data_dir.join("node/config"))?);
+        let trials = Arc::new(Trials::open(&config.data_dir.join("node")));
+        let activate = activation(&config, identity.clone(), &services, trials.clone());
         let mut client = SyncClient::new(SyncParts {
             identity: identity.clone(),
             channel: channel.clone(),
             enroll_token: config.enroll_token.clone(),
-            activate: activation(identity.clone(), &services, Healths::new(config.key_probe_interval)),
-            cache: Arc::new(Cache::open(&config.data_dir.join("node/config"))?),
+            activate,
+            cache,
             state: state.clone(),
             status: status(&services),
             peers: peers(&services),
@@ -159,25 +169,30 @@ impl Node {
         let sweeping = services.clone();
         tokio::spawn(async move { sweeping.client.sweep().await });
         tokio::spawn(prober(&services).run());
+        tokio::spawn(watch_trials(trials.clone(), services.clone()));
         tokio::spawn(async move {
             let Err(error) = client.run().await;
             tracing::error!(%error, "this node cannot enrol; it serves what it has");
         });
-        Ok(Self { config, services, bound, state, stopping: Arc::default(), shipper: handle, handover, spans })
+        let shipper = handle;
+        Ok(Self { config, services, bound, state, stopping: Arc::default(), shipper, handover, trials, spans })
     }
 
     async fn serve(mut self) -> Result<(), ProxyError> {
         let mut signals = Signals::new()?;
         let (stop, shutdown) = watch::channel(false);
         let gateway = Arc::new(Gateway::new(self.services.clone()));
-        let front = Front::new(gateway, self.config.max_connections);
+        let front = Front::new(gateway.clone(), self.config.max_connections);
+        let pressure = self.services.pressure.clone();
+        tokio::spawn(watch_memory(pressure.clone(), self.config.memory_limit));
         publish_addresses(&self.config.data_dir, &self.bound)?;
         for bound in std::mem::take(&mut self.bound) {
             let (metrics, shutdown) = (self.services.metrics.clone(), shutdown.clone());
             if bound.name() == "admin" {
-                tokio::spawn(bound.run(self.admin(), metrics, shutdown));
+                tokio::spawn(bound.run(self.admin(), metrics, None, shutdown));
             } else {
-                tokio::spawn(bound.run(front.another(), metrics, shutdown));
+                let front = front.at(&bound);
+                tokio::spawn(bound.run(front, metrics, Some(pressure.clone()), shutdown));
             }
         }
         loop {
@@ -190,7 +205,9 @@ impl Node {
             }
         }
         self.stopping.store(true, Ordering::Relaxed);
+        gateway.stop();
         let _ = stop.send(true);
+        self.trials.end();
         self.drain(&mut signals, &front).await;
         Ok(())
     }
@@ -225,6 +242,10 @@ impl Node {
             ] {
                 counter.inner().store(value, Ordering::Relaxed);
             }
+            let (used, limit) = services.pressure.bytes();
+            metrics.memory_used.set(signed(used));
+            metrics.memory_limit.set(signed(limit));
+            metrics.memory_pressure.set(services.pressure.level() as i64);
             metrics.lease_remaining.set(signed(services.slices.remaining(clock::boot_micros())));
             metrics.config_age_seconds.set(signed(age_secs(&state)));
             if let Some(snapshot) = services.snapshots.load() {
@@ -245,13 +266,14 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until no exchange is left and no connection has only just come, at
-    /// most for the grace time, then ends
-    /// the spool's epoch. A second signal ends the waiting.
+    /// Waits until no exchange is left and no connection has only just come or may
+    /// bring one that is on its way, at most for the grace time, then ends the
+    /// spool's epoch. A second signal ends the waiting.
     async fn drain(&mut self, signals: &mut Signals, front: &Front) {
         let began = Instant::now();
         let idle = async {
-            while self.services.inflight.now() + front.fresh() > 0 {
+            let on_its_way = || front.open() > 0 && began.elapsed() < LINGER;
+            while self.services.inflight.now() + front.fresh() > 0 || on_its_way() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -285,10 +307,12 @@ async fn inherited(config: &ProxyConfig, socket: PathBuf) -> Result<Option<Fds>,
 }
 
 fn listeners(config: &ProxyConfig) -> Vec<Listener> {
-    let any = |name, address, tls| Listener { name, address, sources: SourcePolicy::Any, tls };
-    let mut list = vec![any("data", config.listen, config.tls.clone()), any("admin", config.admin_listen, None)];
+    let any = |name, address, per_source, tls| Listener { name, address, sources: SourcePolicy::Any, per_source, tls };
+    let data = any("data", config.listen, config.max_per_source, config.tls.clone());
+    let mut list = vec![data, any("admin", config.admin_listen, None, None)];
     if let Some((address, sources)) = &config.bot_listen {
-        list.push(Listener { name: "bots", address: *address, sources: sources.clone(), tls: None });
+        let per_source = Some(config.max_per_bot_source);
+        list.push(Listener { name: "bots", address: *address, sources: sources.clone(), per_source, tls: None });
     }
     list
 }
@@ -318,6 +342,7 @@ fn services(
         traces,
         config_age_secs: Arc::new(move || age_secs(&state)),
         inflight: Inflight::new(config.max_inflight),
+        pressure: Arc::default(),
         bodies: BodyBudget::new(config.max_body_bytes, BODIES_TOTAL.max(config.max_body_bytes)),
         counting: Arc::default(),
         drains: Drains::new(config.drains),
@@ -337,11 +362,24 @@ fn tracing_to(config: &ProxyConfig) -> Result<(Traces, Option<Spans>, Arc<Metric
 }
 
 /// What `sync` calls to put a configuration into service: compile, then swap.
-fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>, healths: Healths) -> Activate {
-    let turns = Turns::default();
+fn activation(
+    config: &ProxyConfig,
+    identity: Arc<IdentityCell>,
+    services: &Arc<Services>,
+    trials: Arc<Trials>,
+) -> Activate {
+    let (turns, healths) = (Turns::default(), Healths::new(config.key_probe_interval));
     let services = services.clone();
+    let crash = config.test_crash_on.clone();
     Arc::new(move |content: &Content, secrets: &HashMap<String, SealedSecret>, version: &Version| {
         let sealing_key = identity.sealing_key().ok_or_else(|| vec!["this node has no sealing key yet".to_owned()])?;
+        trials.begin(version, services.inflight.ended()).map_err(|reason| {
+            services.metrics.config_nacks.inc();
+            vec![reason]
+        })?;
+        if crash.as_ref().is_some_and(|name| content.iter().any(|resource| is_bot(resource, name))) {
+            std::process::abort();
+        }
         let inputs = Inputs {
             sealing_key: &sealing_key,
             secrets,
@@ -360,10 +398,23 @@ fn activation(identity: Arc<IdentityCell>, services: &Arc<Services>, healths: He
             Err(reasons) => {
                 services.metrics.config_nacks.inc();
                 tracing::warn!(?reasons, revision = version.revision, "configuration refused");
+                trials.end();
                 Err(reasons)
             }
         }
     })
+}
+
+fn is_bot(resource: &Resource, hostname: &str) -> bool {
+    matches!(&resource.body, Some(Body::Bot(bot)) if bot.hostname == hostname)
+}
+
+/// Strikes out configurations that have served.
+async fn watch_trials(trials: Arc<Trials>, services: Arc<Services>) {
+    loop {
+        tokio::time::sleep(TRIALS).await;
+        trials.look(services.inflight.ended());
+    }
 }
 
 /// What `sync` calls when it hears how many nodes there are.

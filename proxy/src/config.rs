@@ -16,6 +16,11 @@ use crate::sync::ControlTarget;
 use crate::telemetry::Collector;
 use crate::upstream::Timeouts;
 
+/// Connections one address may have on the bots' listener.
+const CONNECTIONS_PER_BOT: usize = 1024;
+/// With less memory a node cannot hold its configuration and one large body.
+const LEAST_MEMORY: u64 = 64 << 20;
+
 /// Settings as they were given: flag over environment over file. `None`: not
 /// given.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -38,7 +43,11 @@ pub struct ProxySettings {
     pub trace_sample: Option<f64>,
     pub threads: Option<usize>,
     pub max_connections: Option<usize>,
+    /// On the bots' listener and, when given, on the data listener.
+    pub max_connections_per_source: Option<usize>,
     pub max_inflight: Option<usize>,
+    /// In bytes.
+    pub memory_limit: Option<u64>,
     pub max_body_bytes: Option<usize>,
     pub spool_max_bytes: Option<u64>,
     /// `refuse` or `serve`.
@@ -76,7 +85,14 @@ pub struct ProxyConfig {
     pub collector: Option<(Collector, f64)>,
     pub threads: usize,
     pub max_connections: usize,
+    /// On the data listener; `None`: as many as all together.
+    pub max_per_source: Option<usize>,
+    /// On the bots' listener, where every bot has an address of its own.
+    pub max_per_bot_source: usize,
     pub max_inflight: usize,
+    /// Memory this node may use, in bytes; `None`: what the machine and control
+    /// groups allow.
+    pub memory_limit: Option<u64>,
     pub max_body_bytes: usize,
     pub spool_max_bytes: u64,
     pub spool_full: WhenFull,
@@ -87,6 +103,8 @@ pub struct ProxyConfig {
     pub key_probe_interval: Duration,
     /// Longest wait for exchanges when the node stops; shorter as soon as nothing is left to do.
     pub grace: Duration,
+    /// For tests: a configuration with a bot of this hostname ends the process.
+    pub test_crash_on: Option<String>,
     /// For the data listener.
     pub tls: Option<TlsFiles>,
     pub upgrade: bool,
@@ -165,6 +183,9 @@ impl ProxySettings {
         from_env(&mut self.trace_sample, "CLAWGATE_TRACE_SAMPLE", "trace-sample", env, p);
         from_env(&mut self.threads, "CLAWGATE_THREADS", "threads", env, p);
         from_env(&mut self.max_connections, "CLAWGATE_MAX_CONNECTIONS", "max-connections", env, p);
+        let per_source = &mut self.max_connections_per_source;
+        from_env(per_source, "CLAWGATE_MAX_CONNECTIONS_PER_SOURCE", "max-connections-per-source", env, p);
+        from_env(&mut self.memory_limit, "CLAWGATE_MEMORY_LIMIT", "memory-limit", env, p);
         from_env(&mut self.max_inflight, "CLAWGATE_MAX_INFLIGHT", "max-inflight", env, p);
         from_env(&mut self.max_body_bytes, "CLAWGATE_MAX_BODY_BYTES", "max-body-bytes", env, p);
         from_env(&mut self.spool_max_bytes, "CLAWGATE_SPOOL_MAX_BYTES", "spool-max-bytes", env, p);
@@ -210,6 +231,9 @@ impl ProxyConfig {
         let spool_full = check.spool_full(settings.spool_full.as_deref());
         let threads = check.within("threads", settings.threads.unwrap_or_else(cores), 1, 1024);
         let max_connections = check.within("max-connections", settings.max_connections.unwrap_or(16_384), 1, 1 << 20);
+        let per_source =
+            settings.max_connections_per_source.map(|n| check.within("max-connections-per-source", n, 1, 1 << 20));
+        let memory_limit = check.memory_limit(settings.memory_limit);
         let max_inflight = check.within("max-inflight", settings.max_inflight.unwrap_or(8192), 1, 1 << 20);
         let max_body = check.within("max-body-bytes", settings.max_body_bytes.unwrap_or(32 << 20), 1024, 1 << 30);
         let drains = drains(&settings);
@@ -237,7 +261,10 @@ impl ProxyConfig {
             collector,
             threads,
             max_connections,
+            max_per_source: per_source,
+            max_per_bot_source: per_source.unwrap_or(CONNECTIONS_PER_BOT),
             max_inflight,
+            memory_limit,
             max_body_bytes: max_body,
             spool_max_bytes: settings.spool_max_bytes.unwrap_or(1 << 30).max(1 << 20),
             spool_full,
@@ -247,6 +274,7 @@ impl ProxyConfig {
             grace: Duration::from_secs(settings.grace_secs.unwrap_or(600)),
             tls,
             upgrade: settings.upgrade,
+            test_crash_on: env("CLAWGATE_TEST_CRASH_ON"),
         })
     }
 }
@@ -286,6 +314,14 @@ impl Check {
             self.problem(setting, format!("{value} is not between {min} and {max}"));
         }
         value
+    }
+
+    fn memory_limit(&mut self, bytes: Option<u64>) -> Option<u64> {
+        let given = bytes?;
+        if given < LEAST_MEMORY {
+            self.problem("memory-limit", format!("{given} bytes are too few; at least {LEAST_MEMORY}"));
+        }
+        Some(given)
     }
 
     fn bot_listen(&mut self, settings: &ProxySettings) -> Option<(SocketAddr, SourcePolicy)> {

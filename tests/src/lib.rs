@@ -12,6 +12,7 @@ pub mod chaos;
 pub mod collector;
 pub mod compose;
 pub mod config;
+pub mod edge;
 pub mod engine;
 pub mod fake_clock;
 pub mod flood;

@@ -103,6 +103,15 @@ impl Service {
         self.process.as_mut().unwrap_or_else(|| panic!("{} is not running", self.spec.name))
     }
 
+    /// The running process's id.
+    ///
+    /// # Panics
+    /// It is not running.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().unwrap_or_else(|| panic!("{} is not running", self.spec.name)).id()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         if let Some(process) = self.process.take() {
@@ -290,7 +299,13 @@ impl Stack {
     /// A chat completion of `bot`.
     #[must_use]
     pub fn chat(&self, bot: &Bot) -> Response {
-        call(self.data(), &chat_request(&bot.token))
+        self.chat_at(self.data(), bot)
+    }
+
+    /// The same on another listener.
+    #[must_use]
+    pub fn chat_at(&self, address: SocketAddr, bot: &Bot) -> Response {
+        call(address, &chat_request(&bot.token))
     }
 }
 

@@ -51,3 +51,34 @@ fn a_stream_under_way_is_finished_and_counted() {
     let row = rows.iter().find(|r| r["stream"] == true).expect("a row of the stream");
     assert_eq!((row["outcome"].as_str(), row["output_tokens"].as_u64()), (Some("ok"), Some(40)), "{row}");
 }
+
+#[test]
+fn a_request_that_comes_late_is_sent_elsewhere() {
+    let mut stack = Stack::start();
+    let bot = stack.ordinary("sk-late", "worker");
+    let slow = Request::post("/v1/openai/chat/completions", &chat_body(true))
+        .bearer(&bot.token)
+        .header("x-mock-tps", "20")
+        .header("x-mock-tokens", "60");
+    let mut stream = Connection::open(stack.data()).expect("connected");
+    stream.send(&slow).expect("sent");
+    assert_eq!(stream.head("POST").expect("head").status, 200);
+    // Of another request half of the head is there when the node begins to stop.
+    let late = clawgate_tests::stack::chat_request(&bot.token).encode(stack.data());
+    let (half, rest) = late.split_at(40);
+    let mut connection = Connection::open(stack.data()).expect("connected");
+    connection.send_raw(half).expect("sent");
+
+    let data = stack.data();
+    stack.node.process().signal(Signal::SIGTERM);
+    until("new connections to be refused", Duration::from_secs(3), || Connection::open(data).is_err().then_some(()));
+    let refused = Instant::now();
+    until("a good second", Duration::from_secs(3), || (refused.elapsed() > Duration::from_millis(1200)).then_some(()));
+    connection.send_raw(rest).expect("sent");
+    let answer = connection.response("POST").expect("an answer");
+    assert_eq!((answer.status(), answer.code().as_str()), (503, "shutting_down"), "{}", answer.text());
+    assert_eq!((answer.head.header("retry-after"), answer.head.header("connection")), (Some("1"), Some("close")));
+    while stream.piece().expect("the stream goes on").is_some() {}
+    let (status, _) = stack.node.process().wait();
+    assert_eq!(status.code(), Some(0));
+}

@@ -207,6 +207,33 @@ fn a_poisoned_snapshot_is_refused_and_seen() {
 }
 
 #[test]
+fn a_configuration_that_ends_the_node_is_tried_three_times_and_then_refused() {
+    let mut stack = Stack::start_with(|_, node| {
+        node.spec.environment.push(("CLAWGATE_TEST_CRASH_ON".to_owned(), "deadly".to_owned()));
+    });
+    let bot = stack.ordinary("sk-one", "worker");
+    assert_eq!(stack.chat(&bot).status(), 200);
+    let _pending =
+        stack.rest().call(Request::post("/bots", &json!({ "hostname": "deadly" })).header("prefer", "respond-async"));
+    for round in 0..3 {
+        let status = until("the node's end", Duration::from_secs(20), || stack.node.process().ended());
+        assert!(!status.success(), "round {round}: {status}");
+        stack.node.start();
+    }
+    let refused = until_good(
+        "the node's refusal",
+        Duration::from_secs(20),
+        || stack.rest().get("/nodes"),
+        |nodes| nodes["data"][0]["nack_reason"].as_str().is_some_and(|reason| reason.contains("ended 3 times")),
+    );
+    assert_eq!(refused["data"][0]["connected"], true, "{refused}");
+    assert_eq!(stack.chat(&bot).status(), 200, "the one before is served");
+    stack.rest().delete("/bots/deadly");
+    let later = stack.bot("later", json!({}));
+    assert_eq!(stack.chat(&later).status(), 200, "and the next good one is taken");
+}
+
+#[test]
 fn a_node_out_of_contact_is_reported_as_disconnected() {
     let mut stack = Stack::start();
     let bot = stack.ordinary("sk-one", "worker");

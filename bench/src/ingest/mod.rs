@@ -163,8 +163,14 @@ fn fill(load: &Load, limit: Duration, rate: u64) -> Result<Filled, Failure> {
 impl Filled {
     /// Day and hour, in UTC, around everything that was shipped.
     fn span(&self) -> (String, String) {
+        let (first, end) = self.days();
+        (clock::rfc3339(first), clock::rfc3339(end))
+    }
+
+    /// The same in unix microseconds.
+    fn days(&self) -> (i64, i64) {
         let end = self.world.start + self.world.duration_micros(self.truth.events);
-        let day = |at: i64| clock::rfc3339(at - at.rem_euclid(DAY));
+        let day = |at: i64| at - at.rem_euclid(DAY);
         (day(self.world.start), day(end + DAY))
     }
 
@@ -184,10 +190,16 @@ impl Filled {
         if found != self.truth {
             return Err(Failure::Void(format!("{found:?} were counted of {:?}", self.truth)));
         }
-        // Sessions are in no rollup: this adds up the events themselves.
-        let sessions = self.plane.rest.call("GET", &format!("/usage/breakdown?groupBy=agent&{dates}"), None, None)?;
-        let groups = sessions.get("groups").and_then(Value::as_array).cloned().unwrap_or_default();
-        let events: u64 = groups.iter().map(|group| number(group, "requestCount")).sum();
+        // Agents are in no rollup: this adds up the events themselves, a day at a time.
+        let (mut day, end) = self.days();
+        let mut events = 0;
+        while day < end {
+            let dates = format!("startDate={}&endDate={}", clock::rfc3339(day), clock::rfc3339(day + DAY));
+            let agents = self.plane.rest.call("GET", &format!("/usage/breakdown?groupBy=agent&{dates}"), None, None)?;
+            let groups = agents.get("groups").and_then(Value::as_array).cloned().unwrap_or_default();
+            events += groups.iter().map(|group| number(group, "requestCount")).sum::<u64>();
+            day += DAY;
+        }
         if events != self.truth.events {
             return Err(Failure::Void(format!("{events} events are stored of {}", self.truth.events)));
         }

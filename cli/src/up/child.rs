@@ -1,8 +1,8 @@
 //! One child process, kept alive.
 //!
-//! Invariant: at most one living process per child that this supervisor knows
-//! of, except while a node hands its listeners to its successor; the pid file
-//! names the living one.
+//! Invariant: one living process per child that this supervisor starts again,
+//! stops and upgrades; the pid file names it. Predecessors of a node that still
+//! drain are left alone, and waited for when all is stopped.
 
 use std::ffi::OsString;
 use std::io::{PipeReader, stderr};
@@ -17,6 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 use crate::files;
@@ -95,7 +96,7 @@ impl Keeper {
     pub(crate) fn start(spec: ChildSpec) -> Self {
         let (orders, inbox) = mpsc::channel(8);
         let (report, state) = watch::channel(State::Starting);
-        tokio::spawn(Task { spec, inbox, report, settled: false }.run());
+        tokio::spawn(Task { spec, inbox, report, settled: false, older: Vec::new() }.run());
         Self { orders, state }
     }
 
@@ -183,6 +184,8 @@ struct Task {
     inbox: mpsc::Receiver<Order>,
     report: watch::Sender<State>,
     settled: bool,
+    /// Processes that have a successor and drain.
+    older: Vec<(Pid, JoinHandle<()>)>,
 }
 
 enum Life {
@@ -253,44 +256,67 @@ impl Task {
 
     /// One life, from its pid file to its end.
     async fn live(&mut self, mut process: Process) -> Life {
-        let pid = process.pid();
-        if let Process::Own(..) = process
+        if let Process::Own(_, pid) = process
             && let Err(e) = files::write_private(&self.spec.pid_file, format!("{pid}\n").as_bytes())
         {
             eprintln!("clawgate: {} cannot be written: {e}", self.spec.pid_file.display());
         }
-        self.report.send_replace(State::Running(pid));
+        self.report.send_replace(State::Running(process.pid()));
         loop {
-            tokio::select! {
-                how = process.ended() => return Life::Ended { how, pid },
-                order = self.inbox.recv() => match order {
-                    Some(Order::Settled) => self.settled = true,
-                    Some(Order::Pin(flag, value)) => self.spec.set(flag, value),
-                    Some(Order::Upgrade) => process.signal(Signal::SIGQUIT),
-                    Some(Order::Kill) => {
-                        process.signal(Signal::SIGKILL);
-                        process.ended().await;
-                        return Life::Over;
-                    }
-                    Some(Order::Stop) | None => {
-                        self.drain(&mut process).await;
-                        return Life::Over;
-                    }
-                },
+            let order = tokio::select! {
+                how = process.ended() => return Life::Ended { how, pid: process.pid() },
+                order = self.inbox.recv() => order,
+            };
+            // The predecessor of a node drains for a long time: what is ordered
+            // meanwhile is for its successor.
+            if let Some(successor) = self.successor_of(process.pid()) {
+                let mut old = std::mem::replace(&mut process, Process::Adopted(successor));
+                let pid = Pid::from_raw(old.pid());
+                self.older.retain(|(_, waiting)| !waiting.is_finished());
+                self.older.push((pid, tokio::spawn(async move { _ = old.ended().await })));
+                self.report.send_replace(State::Running(successor));
+            }
+            match order {
+                Some(Order::Settled) => self.settled = true,
+                Some(Order::Pin(flag, value)) => self.spec.set(flag, value),
+                Some(Order::Upgrade) => process.signal(Signal::SIGQUIT),
+                Some(Order::Kill) => {
+                    self.kill_all(&mut process).await;
+                    return Life::Over;
+                }
+                Some(Order::Stop) | None => {
+                    self.drain(&mut process).await;
+                    return Life::Over;
+                }
             }
         }
     }
 
+    /// Until the process and its predecessors have drained, or the time is over.
     async fn drain(&mut self, process: &mut Process) {
         process.signal(Signal::SIGTERM);
         let cap = tokio::time::sleep(self.spec.drain_cap);
         tokio::pin!(cap);
         loop {
+            let (inbox, older) = (&mut self.inbox, &mut self.older);
+            let all_ended = async {
+                process.ended().await;
+                for (_, waiting) in older.iter_mut().filter(|(_, waiting)| !waiting.is_finished()) {
+                    let _ended = waiting.await;
+                }
+            };
             tokio::select! {
-                _ = process.ended() => return,
+                () = all_ended => return,
                 () = &mut cap => break,
-                order = self.inbox.recv() => if matches!(order, Some(Order::Kill) | None) { break },
+                order = inbox.recv() => if matches!(order, Some(Order::Kill) | None) { break },
             }
+        }
+        self.kill_all(process).await;
+    }
+
+    async fn kill_all(&mut self, process: &mut Process) {
+        for (pid, _) in self.older.iter().filter(|(_, waiting)| !waiting.is_finished()) {
+            let _ = kill(*pid, Signal::SIGKILL);
         }
         process.signal(Signal::SIGKILL);
         process.ended().await;

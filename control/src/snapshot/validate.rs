@@ -19,6 +19,8 @@ pub const MAX_TEXT: usize = 4096;
 pub const MAX_LIST: usize = 1024;
 /// Most tags of one bot or key.
 pub const MAX_TAGS: usize = 64;
+/// Models in one chain of fallbacks.
+pub const MAX_CHAIN: usize = 8;
 /// How many problems are reported at most.
 const MAX_PROBLEMS: usize = 50;
 
@@ -153,6 +155,9 @@ impl<'a> Check<'a> {
         let counted = bot.model_aliases.len().max(bot.fallbacks.len()).max(bot.labels.len()).max(bot.tokens.len());
         if counted > MAX_LIST {
             self.refuse(&name, "has a list that is too long");
+        }
+        if bot.fallbacks.iter().any(|chain| chain.to.len() > MAX_CHAIN) {
+            self.refuse(&name, "has a chain of fallbacks that is too long");
         }
         if bot.state() == wire::BotState::Unspecified {
             self.refuse(&name, "has no state");

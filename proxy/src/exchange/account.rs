@@ -45,6 +45,8 @@ pub struct Account {
     pub estimated: bool,
     /// The client has hung up: nothing is sent to it any more.
     pub client_gone: bool,
+    /// This node answers it itself: that is no usage, unless it is refused.
+    pub local: bool,
     /// A vendor may bill something that it has not reported.
     pub owed: bool,
     /// The request of the attempt that runs has begun to leave.
@@ -84,6 +86,7 @@ impl Account {
             usage: Usage::default(),
             estimated: false,
             client_gone: false,
+            local: false,
             owed: false,
             leaving: AtomicBool::new(false),
             pass: Pass::default(),
@@ -148,6 +151,9 @@ impl Account {
 
     fn record(&self, services: &Services, ending: &Ending, spent: &Spent<'_>) {
         let Some(bot) = self.facts.bot.as_deref() else { return };
+        if self.local && ending.refusal.is_none() {
+            return;
+        }
         let usage = spent.usage;
         let refusal = ending.refusal.as_ref();
         let charges: Charges<'_> = match &self.ticket {

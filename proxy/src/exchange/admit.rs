@@ -61,7 +61,7 @@ pub fn weigh(
     prepared: &Prepared<'_>,
     model: &str,
 ) -> Result<Option<Weight>, Refusal> {
-    let pool = bot.pools.get(received.vendor.as_str()).filter(|pool| pool.any_quotas);
+    let pool = bot.pools.get(prepared.vendor.slug.as_ref()).filter(|pool| pool.any_quotas);
     let of_keys = pool.into_iter().flat_map(|pool| &pool.keys).flat_map(|key| &key.quotas);
     let mut rules = bot.quotas.iter().chain(of_keys).filter(|rule| rule.covers(model)).peekable();
     if rules.peek().is_none() {
@@ -132,7 +132,7 @@ pub fn spends(received: &Received, prepared: &Prepared<'_>) -> bool {
 fn countable(prepared: &Prepared<'_>) -> Result<(), Refusal> {
     let route = &prepared.resolved.route;
     let batch = route.class == RouteClass::AccountResource && route.pattern.to_ascii_lowercase().contains("batch");
-    let deferred = batch || prepared.peek.as_ref().is_some_and(|peek| peek.background);
+    let deferred = batch || prepared.peek.is_some_and(|peek| peek.background);
     if prepared.websocket && !deferred {
         return Err(no_session());
     }
@@ -211,21 +211,22 @@ fn set_limit(prepared: &Prepared<'_>, tokens: u64) -> Option<Splice> {
         (Protocol::Gemini, _) => LimitField::Gemini,
         _ => return None,
     };
-    splice::output_limit(prepared.peek.as_ref()?, field, tokens)
+    splice::output_limit(prepared.peek?, field, tokens)
 }
 
 fn demand<'a>(prepared: &Prepared<'_>, model: &'a str, limit: Option<&(Splice, u64)>) -> Demand<'a> {
-    let peek = prepared.peek.as_ref();
+    let peek = prepared.peek;
     let found = match peek {
         Some(peek) => {
-            let found = input(&prepared.body);
+            let found = input(prepared.body);
             Input { unbounded: found.unbounded || peek.refers, ..found }
         }
         None if embeds(prepared) => Input::default(),
         // Not JSON that we read: nobody knows what it amounts to.
         None => Input { unbounded: true, ..Input::default() },
     };
-    let spliced = limit.map_or(0, |(splice, _)| splice.with.len());
+    let splices = limit.map(|(splice, _)| splice).into_iter().chain(&prepared.rename);
+    let spliced: usize = splices.map(|splice| splice.with.len()).sum();
     Demand {
         model,
         bytes: (prepared.body.len() + spliced) as u64,

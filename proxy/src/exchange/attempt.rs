@@ -30,8 +30,8 @@ use crate::upstream::{Answer, Failure, FailureKind, Outgoing, for_vendor, target
 use crate::wire::error::{Code, KeyReason};
 use crate::wire::splice::{self, Splice};
 
-/// No further key is tried after so long: the client has waited enough.
-const NEXT_KEY_UNTIL: Duration = Duration::from_secs(120);
+/// No further key or place is tried after so long: the client has waited enough.
+pub(super) const NEXT_KEY_UNTIL: Duration = Duration::from_secs(120);
 
 /// The answer that will be relayed.
 #[derive(Debug)]
@@ -55,7 +55,25 @@ pub struct Task<'a> {
     pub weight: Option<&'a Weight>,
 }
 
-/// Tries candidates in order.
+/// No key of a vendor gave an answer for the client.
+#[derive(Debug)]
+pub struct Failed {
+    /// What the client is told, if nothing else helps.
+    pub refusal: Refusal,
+    /// Another vendor or model may do better, and nothing is owed here.
+    pub next: bool,
+    /// The vendor was asked.
+    pub asked: bool,
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, next: false, asked: true }
+    }
+}
+
+/// Tries candidates in order. `spare`: there is another place to go to, so that an
+/// error of the last candidate need not be the last word.
 ///
 /// # Errors
 /// No candidate gave an answer for the client.
@@ -63,11 +81,13 @@ pub async fn attempt<'a, D: Downstream>(
     settlement: &mut Settlement<'a>,
     task: &Task<'_>,
     candidates: Ordered<'_>,
+    spare: impl Fn(&Facts) -> bool + Send + Sync,
     watch: &mut Watch<'_>,
     down: &mut D,
-) -> Result<Chosen<'a>, Refusal> {
+) -> Result<Chosen<'a>, Failed> {
     let services = settlement.services();
     let Task { received, prepared, weight } = *task;
+    let vendor: &str = &prepared.vendor.slug;
     let mut tally = Tally::default();
     let mut candidates = candidates.peekable();
     while let Some(key) = candidates.next() {
@@ -78,7 +98,8 @@ pub async fn attempt<'a, D: Downstream>(
         settlement.open()?;
         let ask = asks_usage(prepared, key);
         let asked_usage = ask.is_some();
-        let splices: SmallVec<[Splice; 2]> = ask.into_iter().chain(weight.and_then(Weight::splice)).collect();
+        let splices: SmallVec<[Splice; 3]> =
+            ask.into_iter().chain(weight.and_then(Weight::splice)).chain(prepared.rename.clone()).collect();
         let began = settlement.facts.elapsed_micros();
         let answered = send(settlement, received, prepared, key, &splices);
         let event = first(answered, settlement, watch, down).await;
@@ -95,12 +116,12 @@ pub async fn attempt<'a, D: Downstream>(
                 note(&mut settlement.facts, 0, "client_gone");
                 settlement.client_gone = true;
                 settlement.owed |= left;
-                return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection"));
+                return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection").into());
             }
             Event::Revoked => {
                 note(&mut settlement.facts, 0, "revoked");
                 settlement.owed |= left;
-                return Err(watch::refusal());
+                return Err(watch::refusal().into());
             }
             Event::Drained(answer, drain) => {
                 note(&mut settlement.facts, answer.status.as_u16(), "");
@@ -108,18 +129,23 @@ pub async fn attempt<'a, D: Downstream>(
             }
             Event::Answered(Ok((answer, signal))) => {
                 let status = answer.status.as_u16();
-                let more = candidates.peek().is_some() && settlement.facts.started.elapsed() < NEXT_KEY_UNTIL;
+                let in_time = settlement.facts.started.elapsed() < NEXT_KEY_UNTIL;
+                let more = candidates.peek().is_some() && in_time;
                 let (reason, relay) = tally.judge(status, signal, more);
                 note(&mut settlement.facts, status, reason);
+                if relay && !reason.is_empty() && in_time && spare(&settlement.facts) {
+                    services.metrics.upstream_failed(vendor, reason);
+                    return Err(Failed { refusal: turned_away(vendor, status), next: true, asked: true });
+                }
                 if relay {
                     return Ok(Chosen { answer, asked_usage, drain: None });
                 }
-                services.metrics.upstream_failed(&received.vendor, reason);
+                services.metrics.upstream_failed(vendor, reason);
             }
             Event::Answered(Err(failure)) => {
                 note(&mut settlement.facts, 0, failure.kind.label());
                 settlement.owed |= failure.kind.may_have_been_sent();
-                services.metrics.upstream_failed(&received.vendor, failure.kind.label());
+                services.metrics.upstream_failed(vendor, failure.kind.label());
                 tally.failed(failure, weight.is_some());
             }
         }
@@ -127,7 +153,8 @@ pub async fn attempt<'a, D: Downstream>(
             break;
         }
     }
-    Err(tally.refusal(&received.vendor))
+    let (next, asked) = (tally.may_go_on(weight.is_some()), tally.last.is_some());
+    Err(Failed { refusal: tally.refusal(vendor), next, asked })
 }
 
 /// Lets the key's state hear what an answer said of it; the request left so long
@@ -210,7 +237,7 @@ async fn first<'a, D: Downstream>(
 /// The splice that asks for usage on the client's behalf with this key.
 fn asks_usage(prepared: &Prepared<'_>, key: &Key) -> Option<Splice> {
     let may = prepared.may_ask_usage && key.include_usage == IncludeUsage::Inject;
-    prepared.peek.as_ref().filter(|_| may).and_then(splice::include_usage)
+    prepared.peek.filter(|_| may).and_then(splice::include_usage)
 }
 
 /// Sends the request and reads the answer's head, and of some errors the body
@@ -227,7 +254,7 @@ async fn send(
     let base = other.as_ref().unwrap_or(&key.base);
     let services = settlement.services();
     let target = services.client.target(&base.origin)?;
-    let body = splice::apply(&prepared.body, splices);
+    let body = splice::apply(prepared.body, splices);
     let has_body = !body.is_empty() || received.headers.contains_key(http::header::CONTENT_LENGTH);
     let length = has_body.then_some(body.len());
     let uri = target_uri(prepared.resolved.upstream_path(base), received.query.as_deref(), &key.credential)?;
@@ -308,6 +335,18 @@ impl Tally {
         self.quota.get_or_insert(refusal);
     }
 
+    /// Whether another place may be tried: nothing of what was sent here may still
+    /// be at work, or no key of this one was free.
+    fn may_go_on(&self, quota: bool) -> bool {
+        match &self.last {
+            None | Some(Last::Unauthorized) => true,
+            Some(Last::Forbidden) => false,
+            Some(Last::Failure(failure)) => {
+                failure.kind != FailureKind::HeadTimeout && !(quota && failure.kind.may_have_been_sent())
+            }
+        }
+    }
+
     const fn spent(&self) -> bool {
         self.attempts >= MAX_ATTEMPTS || self.failures >= MAX_FAILURES || self.forbidden >= 2
     }
@@ -334,6 +373,15 @@ impl Tally {
             None => no_key(KeyReason::NoneConfigured, format!("no provider key for vendor {vendor} could be tried")),
         }
     }
+}
+
+/// Every key of a vendor was answered with an error that concerns the key or the
+/// vendor; told only when the place that was to be tried then is gone too.
+fn turned_away(vendor: &str, status: u16) -> Refusal {
+    no_key(
+        KeyReason::AllCooling,
+        format!("vendor {vendor} answered every provider key of this bot with status {status}"),
+    )
 }
 
 /// A failed attempt in public words; the cause goes to the log.

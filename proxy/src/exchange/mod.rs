@@ -3,8 +3,9 @@
 //! Invariant: `run` is the only entry and [`Settlement`] the only exit; every
 //! stage is straight-line code that either hands on what it found or refuses.
 //! One snapshot is loaded and serves to the end. The stages, in order:
-//! receive → authenticate → pass → prepare → admit → plan → attempt → relay (or
-//! tunnel) → settle.
+//! receive → authenticate → pass → prepare → target → chain (for one target after
+//! another: admit → plan → attempt) → relay (or tunnel) → settle. What this node
+//! answers itself ends in `local` instead.
 //! Deliberately absent: sockets (a [`Downstream`] and the upstream client stand
 //! for them) and configuration that could change underway.
 
@@ -13,9 +14,11 @@ mod admit;
 mod attempt;
 mod authenticate;
 mod budget;
+mod chain;
 mod counting;
 mod drains;
 mod grow;
+mod local;
 mod pass;
 mod plan;
 mod ports;
@@ -27,16 +30,16 @@ mod relay;
 mod settle;
 mod span;
 mod talk;
+mod target;
 mod tunnel;
 mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use clawgate_shared::token::masked;
 use http::HeaderValue;
 
-use crate::limits::{Gates, Learned, Slices};
+use crate::limits::{Gates, Learned, Level, Pressure, Slices};
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
 use crate::telemetry::{AccessLog, Metrics, Traces};
@@ -51,6 +54,8 @@ pub use reject::Refusal;
 pub use settle::{Outcome, Settlement, WhenFull};
 
 use authenticate::Caller;
+use local::Page;
+use receive::Wanted;
 use record::Facts;
 
 /// What exchanges share.
@@ -81,6 +86,8 @@ pub struct Services {
     pub config_age_secs: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Exchanges now, and how many there may be.
     pub inflight: Inflight,
+    /// How near this process is to the end of its memory.
+    pub pressure: Arc<Pressure>,
     /// Request bodies held in memory.
     pub bodies: BodyBudget,
     /// Counts tokens that no vendor reported.
@@ -127,6 +134,12 @@ impl Inflight {
         self.total.load(Ordering::Relaxed)
     }
 
+    /// How many have ended since the process started.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.total().saturating_sub(self.now() as u64)
+    }
+
     fn enter(&self) -> (Place<'_>, bool) {
         self.total.fetch_add(1, Ordering::Relaxed);
         let before = self.now.fetch_add(1, Ordering::Relaxed);
@@ -147,11 +160,7 @@ pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
     let mut facts = Facts::begin(&head.method, head.uri.path(), &head.headers);
     facts.trace = services.traces.begin(head.headers.get_all("traceparent").iter().map(HeaderValue::as_bytes));
     let mut settlement = Settlement::new(services, facts);
-    let ended = if admitted {
-        stages(services, &mut settlement, head, down).await
-    } else {
-        Err(Refusal::new(Code::Overloaded, "this node serves as many requests as it may; try again in a moment"))
-    };
+    let ended = stages(services, &mut settlement, head, down, admitted).await;
     match ended {
         Ok((outcome, refusal)) => settlement.settle(outcome, refusal),
         Err(refusal) => {
@@ -180,36 +189,31 @@ async fn stages<D: Downstream>(
     settlement: &mut Settlement<'_>,
     head: Head,
     down: &mut D,
+    admitted: bool,
 ) -> Result<(Outcome, Option<Refusal>), Refusal> {
-    settlement.facts.dialect = prepare::likely_dialect(head.uri.path());
+    settlement.facts.dialect = receive::likely_dialect(head.uri.path(), &head.headers);
     let received = receive::receive(head)?;
+    if received.wanted == Wanted::Local(Page::Health) {
+        return local::health(settlement, &received, down).await;
+    }
     let seen = services.snapshots.swaps();
     let snapshot = current(services)?;
     let Caller { bot, token } = authenticate::authenticate(&snapshot, &received)?;
-    settlement.facts.vendor = masked(&received.vendor).into_owned();
     settlement.facts.bot = Some(bot.clone());
     settlement.facts.config = snapshot.version.clone();
     settlement.facts.config_header.clone_from(&snapshot.version_header);
     authenticate::may_call(&bot)?;
     settlement.pass = pass::Pass::enter(&bot)?;
-    let prepared = prepare::prepare(services, &bot, &received, &mut settlement.facts, down).await?;
-    if !settlement.pass.is_empty() && admit::spends(&received, &prepared) {
-        settlement.pass.tokens(&bot, prepared.body.len())?;
+    has_room(services, admitted)?;
+    if let Wanted::Local(page) = &received.wanted {
+        return local::answer(settlement, &bot, token, &received, page, down).await;
     }
-    let weight = admit::weigh(services, &bot, &received, &prepared, &settlement.facts.model)?;
-    if let Some(weight) = &weight {
-        settlement.price = weight.price.clone();
-        settlement.usual.clone_from(&weight.usual);
-        settlement.held_output = weight.held_output();
-        settlement.bound = weight.counted();
-        settlement.prompt_elsewhere = weight.prompt_elsewhere;
-        settlement.facts.max_tokens = weight.limit.as_ref().map(|(_, tokens)| *tokens);
-        settlement.permit = admit::admit(services, &bot.quotas, weight).await?;
-    }
-    let candidates = plan::plan(&bot, &received.vendor, &received.headers, &settlement.facts)?;
-    let task = attempt::Task { received: &received, prepared: &prepared, weight: weight.as_ref() };
+    let asked = prepare::asked(&bot, &received, &mut settlement.facts)?;
+    let payload = prepare::payload(services, &bot, &received, &asked, &mut settlement.facts, down).await?;
+    let targets = target::targets(&bot, &received, &asked, &payload, &mut settlement.facts)?;
     let mut watch = watch::Watch::new(&services.snapshots, bot.clone(), token, seen);
-    let chosen = attempt::attempt(settlement, &task, candidates, &mut watch, down).await?;
+    let request = chain::Request { bot: &bot, received: &received, payload: &payload };
+    let (prepared, chosen) = chain::serve(settlement, &request, &targets, asked, &mut watch, down).await?;
     if chosen.drain.is_some() {
         return Ok(relay::without_client(settlement, &prepared, chosen, watch).await);
     }
@@ -217,6 +221,20 @@ async fn stages<D: Downstream>(
         return Ok(tunnel::tunnel(settlement, &prepared, chosen, watch, down).await);
     }
     relay::relay(settlement, &prepared, chosen, watch, down).await
+}
+
+/// Whether the node can take a further exchange. Asked when it is known whose it
+/// is, so that a bot at its own limit hears of that, and before its body is
+/// read, so that saying no is cheap.
+fn has_room(services: &Services, admitted: bool) -> Result<(), Refusal> {
+    if !admitted {
+        let text = "this node serves as many requests as it may; try again in a moment";
+        return Err(Refusal::new(Code::Overloaded, text));
+    }
+    if services.pressure.level() >= Level::Shed {
+        return Err(Refusal::new(Code::Overloaded, "this node is short of memory; try again in a moment"));
+    }
+    Ok(())
 }
 
 /// The snapshot that this exchange will see.

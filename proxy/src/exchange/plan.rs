@@ -19,7 +19,7 @@ const LONGEST_WAIT: i64 = 30;
 /// # Errors
 /// There is no key, none with the tags, or none that may be tried now.
 pub fn plan<'a>(bot: &'a Bot, vendor: &str, headers: &HeaderMap, facts: &Facts) -> Result<Ordered<'a>, Refusal> {
-    let wanted = headers.get("x-clawgate-tag").map(|v| required_tags(v.to_str().unwrap_or(""))).unwrap_or_default();
+    let wanted = wanted_tags(headers);
     if wanted.len() > MAX_TAGS {
         return Err(Refusal::new(Code::TagNotAllowed, format!("x-clawgate-tag has more than {MAX_TAGS} tags")));
     }
@@ -47,10 +47,23 @@ pub fn plan<'a>(bot: &'a Bot, vendor: &str, headers: &HeaderMap, facts: &Facts) 
     if let Some(ordered) = wanted.is_empty().then(|| pool.quick()).flatten() {
         return Ok(ordered);
     }
-    let session = if facts.session_id.is_empty() { &facts.agent_id } else { &facts.session_id };
-    let conversation = [&*bot.id, session];
-    let ask = Ask { tags: &wanted, model: &facts.model, conversation, now: clock::boot_micros() };
+    let ask = ask(bot, &wanted, &facts.model, facts);
     pool.ordered(&ask).map_err(|left| none_left(vendor, left))
+}
+
+/// Whether a vendor has a key that may be tried now for a model. Takes no turn.
+pub fn has_keys(bot: &Bot, vendor: &str, model: &str, headers: &HeaderMap, facts: &Facts) -> bool {
+    let wanted = wanted_tags(headers);
+    bot.pools.get(vendor).is_some_and(|pool| pool.any_usable(&ask(bot, &wanted, model, facts)))
+}
+
+fn wanted_tags(headers: &HeaderMap) -> Vec<String> {
+    headers.get("x-clawgate-tag").map(|v| required_tags(v.to_str().unwrap_or(""))).unwrap_or_default()
+}
+
+fn ask<'a>(bot: &'a Bot, tags: &'a [String], model: &'a str, facts: &'a Facts) -> Ask<'a> {
+    let session = if facts.session_id.is_empty() { &facts.agent_id } else { &facts.session_id };
+    Ask { tags, model, conversation: [&*bot.id, session], now: clock::boot_micros() }
 }
 
 /// Every key is left out.

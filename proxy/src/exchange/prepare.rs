@@ -1,11 +1,10 @@
-//! Everything that decides which bytes will be sent, short of the key: the
-//! vendor, the route, the body and what is in it.
-
-use std::borrow::Cow;
+//! Everything that decides which bytes will be sent, short of vendor and key: the
+//! route, the body and what is in it; then, for each place it may go to, what
+//! makes the request that place's own.
 
 use bytes::Bytes;
-use clawgate_shared::catalogue::{self, ResolveError, Resolved, RouteClass, Vendor, resolve};
-use clawgate_shared::dialect::{Dialect, Protocol};
+use clawgate_shared::catalogue::{RESERVED_SLUGS, ResolveError, Resolved, RouteClass, UnifiedRoute, Vendor, resolve};
+use clawgate_shared::dialect::Protocol;
 use clawgate_shared::token::masked;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
@@ -13,15 +12,55 @@ use http::{HeaderMap, Method};
 use super::Services;
 use super::budget::Held;
 use super::ports::{BodyError, Downstream};
-use super::receive::Received;
+use super::receive::{Received, Wanted, unknown_route};
 use super::record::Facts;
 use super::reject::Refusal;
+use super::target::Target;
 use super::tunnel::asks_websocket;
 use crate::snapshot::Bot;
 use crate::wire::error::Code;
 use crate::wire::peek::{Peek, peek};
+use crate::wire::splice::{self, Splice};
 
-/// A request ready to be sent with some key.
+/// The route that was asked for, once it is sure that it may be called.
+#[derive(Debug)]
+pub enum Asked<'a> {
+    /// A vendor's.
+    Vendor {
+        /// Whose.
+        vendor: &'a Vendor,
+        /// What follows it in the path.
+        rest: &'a str,
+        /// What is called there.
+        resolved: Resolved<'a>,
+    },
+    /// One of all vendors.
+    Unified(UnifiedRoute),
+}
+
+impl Asked<'_> {
+    /// What is spoken on it.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Vendor { resolved, .. } => resolved.route.protocol,
+            Self::Unified(route) => route.protocol(),
+        }
+    }
+}
+
+/// What came with a request.
+#[derive(Debug)]
+pub struct Payload<'a> {
+    /// The client's bytes.
+    pub body: Bytes,
+    /// What they say, when they are JSON that we read.
+    pub peek: Option<Peek>,
+    /// The client asks for a WebSocket.
+    pub websocket: bool,
+    _held: Held<'a>,
+}
+
+/// A request ready to be sent to one vendor with some key.
 #[derive(Debug)]
 pub struct Prepared<'a> {
     /// Where it goes.
@@ -29,83 +68,120 @@ pub struct Prepared<'a> {
     /// What is called there.
     pub resolved: Resolved<'a>,
     /// The client's bytes.
-    pub body: Bytes,
+    pub body: &'a Bytes,
     /// What the body says, when it is JSON that we read.
-    pub peek: Option<Peek>,
+    pub peek: Option<&'a Peek>,
     /// The client asks for a WebSocket.
     pub websocket: bool,
+    /// What puts the vendor's name of the model in the place of the client's.
+    pub rename: Option<Splice>,
     /// Whether usage may be asked for on the client's behalf, as far as the
     /// request and the bot go; the key has its own say.
     pub may_ask_usage: bool,
-    _held: Held<'a>,
 }
 
-/// The dialect a caller of this path expects in a refusal, before anything is
-/// known for sure.
-pub fn likely_dialect(path: &str) -> Dialect {
-    let below = path.strip_prefix("/api").unwrap_or(path).strip_prefix("/v1/").unwrap_or("");
-    let slug = below.split('/').next().unwrap_or("");
-    catalogue::find(slug).map_or(Dialect::OpenAi, |vendor| vendor.dialect)
-}
-
-/// Finds vendor and route, reads the body and looks into it.
+/// Finds the route.
 ///
 /// # Errors
-/// Anything the bot may not do, and any body that cannot be had or read.
-pub async fn prepare<'a, D: Downstream>(
-    services: &'a Services,
-    bot: &'a Bot,
-    received: &'a Received,
-    facts: &mut Facts,
-    down: &mut D,
-) -> Result<Prepared<'a>, Refusal> {
-    let vendor = bot.tenant.vendor(&received.vendor).ok_or_else(|| {
-        Refusal::new(Code::VendorUnknown, format!("vendor {:?} is not known here", masked(&received.vendor)))
+/// There is none, or the bot may not call it.
+pub fn asked<'a>(bot: &'a Bot, received: &'a Received, facts: &mut Facts) -> Result<Asked<'a>, Refusal> {
+    let (slug, rest) = match &received.wanted {
+        Wanted::Vendor { vendor, rest } => (vendor, rest),
+        Wanted::Unified(route) => {
+            facts.endpoint = route.path().to_owned();
+            if received.method != Method::POST {
+                let text = "the route does not take this method; allowed: POST";
+                return Err(Refusal::new(Code::MethodNotAllowed, text));
+            }
+            return Ok(Asked::Unified(*route));
+        }
+        Wanted::Local(page) => return Err(unknown_route(page.path())),
+    };
+    facts.vendor = masked(slug).into_owned();
+    let vendor = bot.tenant.vendor(slug).ok_or_else(|| {
+        if RESERVED_SLUGS.contains(&slug.as_str()) {
+            return unknown_route(&facts.path);
+        }
+        Refusal::new(Code::VendorUnknown, format!("vendor {:?} is not known here", masked(slug)))
     })?;
-    if !bot.allowed_vendors.is_empty() && !bot.allowed_vendors.contains(&received.vendor) {
-        return Err(Refusal::new(Code::VendorNotAllowed, format!("this bot may not use vendor {}", received.vendor)));
-    }
-    let resolved = resolve(vendor, received.method.as_str(), &received.rest).map_err(path_refusal)?;
+    may_use_vendor(bot, slug)?;
+    let resolved = resolve(vendor, received.method.as_str(), rest).map_err(path_refusal)?;
     facts.dialect = resolved.dialect();
     facts.endpoint = masked(resolved.endpoint()).into_owned();
     if resolved.route.class == RouteClass::AccountResource && !bot.account_resources {
         let text = "this route holds account resources; the bot needs the permission account_resources";
         return Err(Refusal::new(Code::PathDenied, text));
     }
-    let websocket = received.method == Method::GET && asks_websocket(&received.headers);
-    if !websocket && only_as_session(&resolved) {
+    if only_as_session(&resolved) && !wants_websocket(received) {
         let text = "this route takes GET only where a WebSocket is asked for";
         return Err(Refusal::new(Code::MethodNotAllowed, text));
     }
+    Ok(Asked::Vendor { vendor, rest, resolved })
+}
+
+fn wants_websocket(received: &Received) -> bool {
+    received.method == Method::GET && asks_websocket(&received.headers)
+}
+
+/// Whether the bot may use a vendor.
+///
+/// # Errors
+/// It may not.
+pub fn may_use_vendor(bot: &Bot, slug: &str) -> Result<(), Refusal> {
+    if bot.allows_vendor(slug) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::VendorNotAllowed, format!("this bot may not use vendor {slug}")))
+}
+
+/// Reads the body and looks into it.
+///
+/// # Errors
+/// It cannot be had, or not be read and must be.
+pub async fn payload<'s, D: Downstream>(
+    services: &'s Services,
+    bot: &Bot,
+    received: &Received,
+    asked: &Asked<'_>,
+    facts: &mut Facts,
+    down: &mut D,
+) -> Result<Payload<'s>, Refusal> {
     let mut held = services.bodies.hold();
     let body = read_body(services, received, facts, &mut held, down).await?;
-    let peek = look_into(&resolved, received, &body)?;
-    facts.stream = peek.as_ref().and_then(|peek| peek.stream).unwrap_or(false) || resolved.streams_by_path();
-    let named = resolved.model.as_deref().or(peek.as_ref().and_then(|p| p.model.as_ref()).map(|m| m.name.as_str()));
-    let model = match named {
-        Some(model) => Cow::Borrowed(model),
-        None if bot.allowed_models.is_empty() && !websocket => Cow::Borrowed(""),
-        None => Cow::Owned(model_elsewhere(received, &body)),
+    let peek = look_into(bot, asked, received, &body)?;
+    let by_path = matches!(asked, Asked::Vendor { resolved, .. } if resolved.streams_by_path());
+    facts.stream = peek.as_ref().and_then(|peek| peek.stream).unwrap_or(false) || by_path;
+    let websocket = wants_websocket(received);
+    Ok(Payload { body, peek, websocket, _held: held })
+}
+
+/// Makes the request that of one target. `known`: its path, resolved already.
+///
+/// # Errors
+/// The target's path is none that may be called.
+pub fn aim<'t>(
+    bot: &Bot,
+    received: &Received,
+    payload: &'t Payload<'_>,
+    target: &'t Target<'_>,
+    known: Option<Resolved<'t>>,
+    facts: &mut Facts,
+) -> Result<Prepared<'t>, Refusal> {
+    let vendor: &'t Vendor = target.vendor;
+    facts.point(&vendor.slug, &target.model);
+    let resolved = match known {
+        Some(resolved) => resolved,
+        None => {
+            let resolved = resolve(vendor, received.method.as_str(), &target.rest).map_err(path_refusal)?;
+            facts.endpoint = masked(resolved.endpoint()).into_owned();
+            resolved
+        }
     };
-    facts.model = masked(&model).into_owned();
-    if model.is_empty() {
-        if needs_model(&resolved) {
-            return Err(Refusal::new(Code::ModelMissing, "the request body names no model"));
-        }
-        let spends =
-            websocket || !matches!(received.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
-        // Those sessions name it in their messages, which are looked at.
-        let later = websocket && matches!(resolved.route.protocol, Protocol::GeminiLive | Protocol::OpenAiResponses);
-        if spends && !later && resolved.route.class == RouteClass::Inference && !bot.allowed_models.is_empty() {
-            let text =
-                "this bot may use only some models, and this request does not say its model where it can be seen";
-            return Err(Refusal::new(Code::ModelNotAllowed, text));
-        }
-    } else if !bot.allows_model(&model) {
-        return Err(Refusal::new(Code::ModelNotAllowed, format!("this bot may not use model {:?}", facts.model)));
-    }
+    let peek = payload.peek.as_ref();
+    let rename = if target.renamed { peek.and_then(|peek| splice::model(peek, &target.model)) } else { None };
     let may_ask_usage = !bot.never_include_usage && facts.stream && resolved.route.protocol.has_stream_options();
-    Ok(Prepared { vendor, resolved, body, peek, websocket, may_ask_usage, _held: held })
+    let Payload { body, websocket, .. } = payload;
+    Ok(Prepared { vendor, resolved, body, peek, websocket: *websocket, rename, may_ask_usage })
 }
 
 fn path_refusal(error: ResolveError) -> Refusal {
@@ -150,13 +226,18 @@ async fn read_body<D: Downstream>(
     })
 }
 
-/// Reads the JSON of routes whose usage we read. Other bodies (audio, forms)
-/// pass unseen, and so does what is not plain where nothing depends on it.
-fn look_into(resolved: &Resolved<'_>, received: &Received, body: &Bytes) -> Result<Option<Peek>, Refusal> {
-    if resolved.route.protocol == Protocol::Opaque || received.method != Method::POST || !is_json(&received.headers) {
+/// Reads the JSON of routes whose usage we read or whose model decides where they
+/// lead. Other bodies (audio, forms) pass unseen, and so does what is not plain
+/// where nothing depends on it.
+fn look_into(bot: &Bot, asked: &Asked<'_>, received: &Received, body: &Bytes) -> Result<Option<Peek>, Refusal> {
+    let protocol = asked.protocol();
+    if received.method != Method::POST || !is_json(&received.headers) {
         return Ok(None);
     }
-    if !resolved.route.protocol.is_bounded() {
+    if protocol == Protocol::Opaque && bot.names.is_empty() {
+        return Ok(None);
+    }
+    if !protocol.is_bounded() && matches!(asked, Asked::Vendor { .. }) {
         return Ok(plain(body));
     }
     let refused = |text: String| Refusal::new(Code::BadRequest, text);
@@ -173,7 +254,7 @@ fn look_into(resolved: &Resolved<'_>, received: &Received, body: &Bytes) -> Resu
 
 /// The model of a request that is not looked into otherwise (an image, speech,
 /// a WebSocket): from its JSON, or from its query. Empty when it is not plain.
-fn model_elsewhere(received: &Received, body: &Bytes) -> String {
+pub(super) fn model_elsewhere(received: &Received, body: &Bytes) -> String {
     if received.method == Method::POST {
         let found = is_json(&received.headers).then(|| plain(body)).flatten();
         return found.and_then(|found| found.model).map(|model| model.name).unwrap_or_default();
@@ -199,15 +280,4 @@ fn is_json(headers: &HeaderMap) -> bool {
     let text = value.to_str().unwrap_or("");
     let kind = text.split(';').next().unwrap_or("").trim();
     kind.eq_ignore_ascii_case("application/json") || kind.ends_with("+json") || !kind.contains("multipart")
-}
-
-const fn needs_model(resolved: &Resolved<'_>) -> bool {
-    matches!(
-        resolved.route.protocol,
-        Protocol::OpenAiChat
-            | Protocol::OpenAiCompletions
-            | Protocol::OpenAiEmbeddings
-            | Protocol::AnthropicMessages
-            | Protocol::Gemini
-    )
 }

@@ -1,8 +1,11 @@
 //! The head of a request: limits, then where it wants to go.
 
+use clawgate_shared::catalogue::{self, UnifiedRoute};
+use clawgate_shared::dialect::Dialect;
 use clawgate_shared::token::masked;
 use http::{HeaderMap, Method};
 
+use super::local::Page;
 use super::ports::Head;
 use super::reject::Refusal;
 use crate::wire::error::Code;
@@ -24,18 +27,50 @@ pub struct Received {
     pub method: Method,
     /// As received.
     pub headers: HeaderMap,
-    /// `{vendor}` of the path.
-    pub vendor: String,
-    /// What follows it, byte for byte.
-    pub rest: String,
+    /// What its path says.
+    pub wanted: Wanted,
     /// The query without credential parameters, otherwise byte for byte.
     pub query: Option<String>,
     /// The first `key=` of the query, percent-decoded.
     pub query_token: Option<String>,
 }
 
-/// Checks limits and splits the path `/v1/{vendor}/{rest}` (or
-/// `/api/v1/{vendor}/{rest}`).
+/// Where a path leads.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// To a vendor: `{vendor}/{rest}`, and the same behind `native/`.
+    Vendor {
+        /// As written.
+        vendor: String,
+        /// What follows it, byte for byte.
+        rest: String,
+    },
+    /// To whichever vendor the model's name says.
+    Unified(UnifiedRoute),
+    /// To what this node answers itself.
+    Local(Page),
+}
+
+/// What follows `/v1/` or `/api/v1/`.
+fn below(path: &str) -> Option<&str> {
+    path.strip_prefix("/api").unwrap_or(path).strip_prefix("/v1/")
+}
+
+/// The dialect a caller expects in a refusal, before anything is known for sure.
+pub fn likely_dialect(path: &str, headers: &HeaderMap) -> Dialect {
+    let below = below(path).unwrap_or("");
+    if let Some(route) = UnifiedRoute::of_path(below) {
+        return route.dialect();
+    }
+    if Page::of_path(below).is_some() {
+        return if headers.contains_key("anthropic-version") { Dialect::Anthropic } else { Dialect::OpenAi };
+    }
+    let native = below.strip_prefix("native/").unwrap_or(below);
+    let slug = native.split('/').next().unwrap_or("");
+    catalogue::find(slug).map_or(Dialect::OpenAi, |vendor| vendor.dialect)
+}
+
+/// Checks limits and reads the path.
 ///
 /// # Errors
 /// Over a limit, or no such path.
@@ -50,20 +85,21 @@ pub fn receive(head: Head) -> Result<Received, Refusal> {
         return Err(Refusal::new(Code::HeadersTooLarge, text));
     }
     let path = head.uri.path();
-    let below = path.strip_prefix("/api").unwrap_or(path).strip_prefix("/v1/");
-    let (vendor, rest) = below.and_then(|below| below.split_once('/')).ok_or_else(|| unknown_route(path))?;
-    if vendor.is_empty() || vendor.len() > 64 {
-        return Err(unknown_route(path));
-    }
+    let wanted = below(path).and_then(wanted).ok_or_else(|| unknown_route(path))?;
     let (query, query_token) = split_query(head.uri.query());
-    Ok(Received {
-        vendor: vendor.to_owned(),
-        rest: rest.to_owned(),
-        query,
-        query_token,
-        method: head.method,
-        headers: head.headers,
-    })
+    Ok(Received { wanted, query, query_token, method: head.method, headers: head.headers })
+}
+
+fn wanted(below: &str) -> Option<Wanted> {
+    if let Some(route) = UnifiedRoute::of_path(below) {
+        return Some(Wanted::Unified(route));
+    }
+    if let Some(page) = Page::of_path(below) {
+        return Some(Wanted::Local(page));
+    }
+    let (vendor, rest) = below.strip_prefix("native/").unwrap_or(below).split_once('/')?;
+    let plain = !vendor.is_empty() && vendor.len() <= 64;
+    plain.then(|| Wanted::Vendor { vendor: vendor.to_owned(), rest: rest.to_owned() })
 }
 
 impl Received {
@@ -74,12 +110,14 @@ impl Received {
     }
 }
 
-fn unknown_route(path: &str) -> Refusal {
+/// There is nothing at this path.
+pub fn unknown_route(path: &str) -> Refusal {
     let shown: String = masked(path).chars().take(100).collect();
     Refusal::new(
         Code::RouteUnknown,
         format!(
-            "there is nothing at {shown:?}; requests go to /v1/{{vendor}}/{{path}}, for example /v1/openai/chat/completions"
+            "there is nothing at {shown:?}; requests go to /v1/{{vendor}}/{{path}}, for example /v1/openai/chat/completions, \
+             or to a unified route such as /v1/chat/completions"
         ),
     )
 }
@@ -102,7 +140,7 @@ fn split_query(query: Option<&str>) -> (Option<String>, Option<String>) {
     ((!kept.is_empty()).then(|| kept.join("&")), token)
 }
 
-fn percent_decode(text: &str) -> String {
+pub(super) fn percent_decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -137,12 +175,53 @@ mod tests {
             ("/api/v1/openai/v1/models", "openai", "v1/models"),
             ("/v1/google/v1beta/models/m:generateContent?alt=sse", "google", "v1beta/models/m:generateContent"),
             ("/v1/custom//a//b", "custom", "/a//b"),
+            ("/v1/native/openai/v1/responses", "openai", "v1/responses"),
+            ("/api/v1/native/anthropic/v1/messages", "anthropic", "v1/messages"),
+            ("/v1/chat/completions/", "chat", "completions/"),
         ] {
             let received = receive(head(uri)).expect(uri);
-            assert_eq!((received.vendor.as_str(), received.rest.as_str()), (vendor, rest), "{uri}");
+            let (vendor, rest) = (vendor.to_owned(), rest.to_owned());
+            assert_eq!(received.wanted, Wanted::Vendor { vendor, rest }, "{uri}");
         }
-        for uri in ["/", "/v1", "/v1/openai", "/v2/openai/x", "/v1//x", "/apiv1/openai/x"] {
+        for uri in ["/", "/v1", "/v1/openai", "/v2/openai/x", "/v1//x", "/apiv1/openai/x", "/v1/native/openai"] {
             assert_eq!(receive(head(uri)).expect_err(uri).code, Code::RouteUnknown, "{uri}");
+        }
+    }
+
+    #[test]
+    fn first_segments_of_ours_are_no_vendors() {
+        for (uri, wanted) in [
+            ("/v1/chat/completions", Wanted::Unified(UnifiedRoute::ChatCompletions)),
+            ("/api/v1/responses?x=1", Wanted::Unified(UnifiedRoute::Responses)),
+            ("/v1/embeddings", Wanted::Unified(UnifiedRoute::Embeddings)),
+            ("/v1/messages?beta=true", Wanted::Unified(UnifiedRoute::Messages)),
+            ("/v1/messages/count_tokens", Wanted::Unified(UnifiedRoute::CountTokens)),
+            ("/v1/models", Wanted::Local(Page::Models)),
+            ("/v1/models/openai/gpt%2D4o", Wanted::Local(Page::Model("openai/gpt-4o".to_owned()))),
+            ("/v1/key/inspect", Wanted::Local(Page::Inspect)),
+            ("/api/v1/usage", Wanted::Local(Page::Usage)),
+        ] {
+            let reserved = uri.trim_start_matches("/api").trim_start_matches("/v1/");
+            let first = reserved.split(['/', '?']).next().unwrap_or("");
+            assert!(catalogue::RESERVED_SLUGS.contains(&first), "{first}");
+            assert_eq!(receive(head(uri)).expect(uri).wanted, wanted, "{uri}");
+        }
+    }
+
+    #[test]
+    fn refusals_speak_the_dialect_that_is_likely() {
+        let mut anthropic = HeaderMap::new();
+        anthropic.insert("anthropic-version", http::HeaderValue::from_static("2023-06-01"));
+        for (path, headers, dialect) in [
+            ("/v1/messages", HeaderMap::new(), Dialect::Anthropic),
+            ("/v1/chat/completions", anthropic.clone(), Dialect::OpenAi),
+            ("/v1/models", HeaderMap::new(), Dialect::OpenAi),
+            ("/v1/models", anthropic, Dialect::Anthropic),
+            ("/v1/google/models", HeaderMap::new(), Dialect::Gemini),
+            ("/v1/native/anthropic/v1/messages", HeaderMap::new(), Dialect::Anthropic),
+            ("/nothing", HeaderMap::new(), Dialect::OpenAi),
+        ] {
+            assert_eq!(likely_dialect(path, &headers), dialect, "{path}");
         }
     }
 

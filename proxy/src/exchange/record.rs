@@ -82,7 +82,12 @@ impl Facts {
             method: method.clone(),
             path: masked(path).into_owned(),
             client_request_id: text(&["x-request-id"]),
-            agent_id: text(&["x-clawgate-agent", "x-clawrouter-agent-id"]),
+            agent_id: text(&[
+                "x-clawgate-agent",
+                "x-clawrouter-agent-id",
+                "x-clawrouter-parent-agent-id",
+                "x-clawrouter-client",
+            ]),
             session_id: text(&["x-clawgate-session", "x-clawrouter-session-id"]),
             ..Self::none()
         }
@@ -144,6 +149,16 @@ impl Facts {
             status: 200,
             trace: self.trace.map(Trace::child),
             ..Self::none()
+        }
+    }
+
+    /// The vendor that is asked from here on, and for which model.
+    pub fn point(&mut self, vendor: &str, model: &str) {
+        if self.vendor != vendor {
+            vendor.clone_into(&mut self.vendor);
+        }
+        if self.model != model {
+            self.model = masked(model).into_owned();
         }
     }
 

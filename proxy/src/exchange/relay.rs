@@ -54,7 +54,7 @@ fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: 
             let elsewhere = settlement.prompt_elsewhere && settlement.bound.is_some();
             let mut prompt = None;
             if usage.input.is_none() {
-                let size = (!elsewhere).then(|| PromptSize::of(&prepared.body));
+                let size = (!elsewhere).then(|| PromptSize::of(prepared.body));
                 usage.input = Some(size.as_ref().map_or(most.input, |size| size.by_size().min(most.input)));
                 prompt = size.map(|size| (size, most.input));
             }

@@ -69,6 +69,8 @@ pub struct Settlement<'a> {
     account: Account,
     /// The last OPEN says what is held of a key's quotas.
     key_is_written: bool,
+    /// The last OPEN names another vendor or model.
+    elsewhere: bool,
     settled: bool,
 }
 
@@ -90,17 +92,18 @@ impl<'a> Settlement<'a> {
     /// Begins the obligation.
     pub fn new(services: &'a Services, facts: Facts) -> Self {
         services.metrics.inflight.inc();
-        Self { services, account: Account::new(facts), key_is_written: false, settled: false }
+        Self { services, account: Account::new(facts), key_is_written: false, elsewhere: false, settled: false }
     }
 
     /// Writes the OPEN record: from here on the exchange is accounted for,
     /// whatever happens to this process. It is written again for a further key
-    /// when one of them has quotas: none may be charged for what another held.
+    /// when one of them has quotas, and for another vendor or model: none may be
+    /// charged for what another held.
     ///
     /// # Errors
     /// The spool takes no more.
     pub fn open(&mut self) -> Result<(), Refusal> {
-        if self.dispatched() && self.key_permit.is_empty() && !self.key_is_written {
+        if self.dispatched() && self.key_permit.is_empty() && !self.key_is_written && !self.elsewhere {
             return Ok(());
         }
         match self.append_open() {
@@ -116,6 +119,7 @@ impl<'a> Settlement<'a> {
             }
         }
         self.key_is_written = !self.key_permit.is_empty();
+        self.elsewhere = false;
         self.pass.sent();
         self.permit.sent();
         self.key_permit.sent();
@@ -161,6 +165,19 @@ impl<'a> Settlement<'a> {
         let nothing = Usage::default();
         let spent = Spent { usage: &nothing, cost_micros: None, requests: 0, nothing_else: true };
         std::mem::take(&mut self.key_permit).settle(&spent);
+    }
+
+    /// Gives back what is held for the vendor and model that were tried: they
+    /// refused, or never got the request. Another one is weighed by itself.
+    pub fn turn_away(&mut self) {
+        self.free_key();
+        let nothing = Usage::default();
+        let spent = Spent { usage: &nothing, cost_micros: None, requests: 0, nothing_else: true };
+        std::mem::take(&mut self.permit).settle(&spent);
+        self.pass.with_key(None);
+        (self.price, self.usual, self.bound) = (None, None, None);
+        (self.prompt_elsewhere, self.held_output, self.facts.max_tokens) = (false, 0, None);
+        self.elsewhere = true;
     }
 
     /// Ends the exchange, now or as soon as its tokens are counted.

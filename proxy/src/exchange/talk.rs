@@ -306,7 +306,7 @@ fn allowed(
     };
     let Some(bot) = tunnel.bot.clone() else { return Ok(check) };
     for model in &asked.models {
-        if !bot.allows_model(model) {
+        if !bot.allows_model(&tunnel.vendor, model) {
             let text = format!("this bot may not use model {:?}", masked(model));
             return Err(Refusal::new(Code::ModelNotAllowed, text));
         }

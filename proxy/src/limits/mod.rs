@@ -10,6 +10,7 @@
 mod bucket;
 mod gate;
 mod learned;
+mod pressure;
 mod rule;
 mod slice;
 mod slices;
@@ -19,6 +20,7 @@ mod window;
 pub use bucket::Bucket;
 pub use gate::{Allowance, Gate, Gates, Stay};
 pub use learned::{Learned, Usual};
+pub use pressure::{Level, Pressure};
 pub use rule::{Metric, Outage, QuotaRule};
 pub use slice::{Claim, Granted, Hold, Shortage, Slice};
 pub use slices::Slices;

@@ -8,6 +8,7 @@
 
 pub mod health;
 mod key;
+pub mod names;
 mod pick;
 mod pool;
 mod strategy;
@@ -16,6 +17,7 @@ mod weights;
 pub use clawgate_shared::glob::Glob;
 pub use health::{Health, Healths, News, Signal, Standing, Verdict};
 pub use key::{Credential, Key, Probe};
+pub use names::{Names, Place, Reading};
 pub use pick::Turns;
 pub use pool::{Ask, NoneLeft, Ordered, Pool, required_tags};
 pub use strategy::Strategy;

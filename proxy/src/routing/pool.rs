@@ -66,6 +66,13 @@ impl Pool {
         quick.then(|| Ordered { keys: &self.keys, order: Order::Ring(self.turn.next(self.keys.len())), given: 0 })
     }
 
+    /// Whether any key may be tried now; takes no turn.
+    #[must_use]
+    pub fn any_usable(&self, ask: &Ask<'_>) -> bool {
+        let usable = |key: &Arc<Key>| !matches!(key.health.admits(ask.model, ask.now), Admits::No | Admits::Cooling(_));
+        self.keys.iter().any(|key| key.carries(ask.tags) && usable(key))
+    }
+
     /// The order for one exchange: one key on trial if one is due, then those
     /// that are well as the strategy has them, then those under suspicion.
     ///
@@ -170,7 +177,10 @@ mod tests {
         }
         assert!(pool.quick().is_none());
         assert_eq!(sorted(&pool, &[], SECOND), ["k3"]);
+        let ask = |tags, now| Ask { tags, model: "m", conversation: ["bot", ""], now };
+        assert!(pool.any_usable(&ask(&[], SECOND)) && !pool.any_usable(&ask(&["x".to_owned()], SECOND)));
         let _ = pool.keys[2].health.hear(Signal::Limited(40 * SECOND), "m", 0, 0);
+        assert!(!pool.any_usable(&ask(&[], SECOND)) && pool.any_usable(&ask(&[], 31 * SECOND)));
         assert_eq!(ids(&pool, &[], SECOND), Err(NoneLeft { cooling: Some(19 * SECOND) }));
         assert_eq!(sorted(&pool, &[], 31 * SECOND), ["k1", "k2"]);
         assert_eq!(sorted(&pool, &[], 41 * SECOND).len(), 3);

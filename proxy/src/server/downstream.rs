@@ -1,6 +1,7 @@
 //! A bot's connection as an exchange sees it, over a pingora session.
 
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
@@ -10,13 +11,14 @@ use pingora_core::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_timeout::timeout;
 
+use super::pace::{Pace, WRITE_PIECE, body_is_slow, write_limit};
 use crate::exchange::{BodyError, Downstream, Gone, Head, Held, Length};
 
 /// Longest silence within a request body.
 const BODY_IDLE: Duration = Duration::from_secs(15);
 /// Longest time a whole request body may take.
 const BODY_TOTAL: Duration = Duration::from_secs(120);
-/// Longest time one write may take: a slower reader is cut off.
+/// Longest time the head or the end of an answer may take.
 const WRITE: Duration = Duration::from_secs(30);
 /// Longest time closing may take. It flushes first, which a client that does not
 /// read would hold up for ever.
@@ -37,6 +39,7 @@ pub(super) struct SessionDownstream {
     head_written: bool,
     finished: bool,
     broken: bool,
+    pace: Pace,
 }
 
 impl SessionDownstream {
@@ -58,6 +61,7 @@ impl SessionDownstream {
             head_written: false,
             finished: false,
             broken: false,
+            pace: Pace::default(),
             session,
         }
     }
@@ -92,10 +96,14 @@ impl SessionDownstream {
         let mut whole: Option<BytesMut> = None;
         let mut first: Option<Bytes> = None;
         let mut len = 0_usize;
+        let began = Instant::now();
         loop {
             let read = timeout(BODY_IDLE, self.session.read_request_body()).await.map_err(|_| BodyError::Timeout)?;
             let Some(chunk) = read.map_err(|e| body_error(&e))? else { break };
             len = len.saturating_add(chunk.len());
+            if body_is_slow(len as u64, began.elapsed()) {
+                return Err(BodyError::Timeout);
+            }
             if len > limit {
                 return Err(BodyError::TooLarge);
             }
@@ -115,6 +123,31 @@ impl SessionDownstream {
             }
         }
         Ok(whole.map(BytesMut::freeze).or(first).unwrap_or_default())
+    }
+
+    /// Writes a piece, waiting for the client no longer than its rate allows.
+    async fn write_piece(&mut self, piece: Bytes) -> Result<(), Gone> {
+        let len = piece.len();
+        let (written, waited) = {
+            let mut write = std::pin::pin!(self.session.write_response_body(piece, false));
+            match futures::poll!(&mut write) {
+                // The usual case costs no look at the clock.
+                Poll::Ready(written) => (written.is_ok(), None),
+                Poll::Pending => {
+                    let began = Instant::now();
+                    let written = matches!(timeout(write_limit(len), write).await, Ok(Ok(())));
+                    (written, Some(began.elapsed()))
+                }
+            }
+        };
+        let keeps_up = match waited {
+            None => {
+                self.pace.flowed(len as u64);
+                true
+            }
+            Some(took) => self.pace.waited(len as u64, took),
+        };
+        if written && keeps_up { Ok(()) } else { Err(self.gone()) }
     }
 
     fn gone(&mut self) -> Gone {
@@ -153,6 +186,7 @@ impl Downstream for SessionDownstream {
 
     async fn read_body(&mut self, limit: usize, held: &mut Held<'_>) -> Result<Bytes, BodyError> {
         if self.content_length.is_some_and(|n| n > limit as u64) {
+            self.session.set_keepalive(None);
             return Err(BodyError::TooLarge);
         }
         if self.session.is_body_done() {
@@ -165,7 +199,12 @@ impl Downstream for SessionDownstream {
                 return Err(BodyError::Gone);
             }
         }
-        timeout(BODY_TOTAL, self.collect(limit, held)).await.unwrap_or(Err(BodyError::Timeout))
+        let read = timeout(BODY_TOTAL, self.collect(limit, held)).await.unwrap_or(Err(BodyError::Timeout));
+        if read.is_err() {
+            // Where the next request would begin is no longer known.
+            self.session.set_keepalive(None);
+        }
+        read
     }
 
     async fn write_head(&mut self, status: StatusCode, mut headers: HeaderMap, length: Length) -> Result<(), Gone> {
@@ -200,14 +239,15 @@ impl Downstream for SessionDownstream {
         }
     }
 
-    async fn write_chunk(&mut self, chunk: Bytes) -> Result<(), Gone> {
-        if chunk.is_empty() || self.method == Method::HEAD {
+    async fn write_chunk(&mut self, mut chunk: Bytes) -> Result<(), Gone> {
+        if self.method == Method::HEAD {
             return Ok(());
         }
-        match timeout(WRITE, self.session.write_response_body(chunk, false)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(self.gone()),
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(chunk.len().min(WRITE_PIECE));
+            self.write_piece(piece).await?;
         }
+        Ok(())
     }
 
     async fn finish(&mut self) -> Result<(), Gone> {

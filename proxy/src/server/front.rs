@@ -1,29 +1,31 @@
-//! The front of a listener: who may connect, how many, and for how long an
+//! The front of a listener: how many may connect, and for how long an
 //! idle connection is kept. Speaks HTTP/1 itself; an HTTP/2 connection is
 //! handed to `http2`.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::ready;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use pingora_core::apps::ServerApp;
-use pingora_core::listeners::ConnectionFilter;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::connections::{ConnectionCap, Fresh, Place, SourceCap, SourcePlace};
 use super::gateway::{Gateway, HeadProblem};
 use super::http2;
+use super::service::Bound;
+use super::tls::Tls;
 use crate::telemetry::{Metrics, NotAdmitted};
+use crate::wire::{HeadEnd, HeadFault, check_head};
 
 /// Until the first byte of a connection's first request.
 const FIRST_BYTE: Duration = Duration::from_secs(15);
@@ -31,117 +33,33 @@ const FIRST_BYTE: Duration = Duration::from_secs(15);
 const KEEPALIVE: Duration = Duration::from_secs(75);
 /// From the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(15);
-/// The same for a connection that was accepted just before the node began to
-/// stop: its client has every right to an answer.
+/// Until the first byte of a request once the node stops. A connection that was
+/// accepted just before has every right to an answer, and on one that is kept the
+/// next request may be on its way.
 const FIRST_BYTE_STOPPING: Duration = Duration::from_millis(300);
 /// What is read ahead of the parser.
 const FIRST_READ: usize = 4096;
-
-/// Which source addresses a listener accepts, decided before a byte is read.
-#[derive(Clone, Debug)]
-pub enum SourcePolicy {
-    /// Everybody.
-    Any,
-    /// Only addresses inside this IPv4 or IPv6 network.
-    Within {
-        /// Network address.
-        network: IpAddr,
-        /// Prefix length in bits.
-        prefix: u8,
-    },
-}
-
-impl SourcePolicy {
-    /// Whether `source` may connect.
-    #[must_use]
-    pub fn accepts(&self, source: IpAddr) -> bool {
-        let Self::Within { network, prefix } = self else { return true };
-        let source = source.to_canonical();
-        match (network, source) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) => {
-                let shift = 32_u32.saturating_sub(u32::from(*prefix));
-                let mask = u32::MAX.checked_shl(shift).unwrap_or(0);
-                (net.to_bits() & mask) == (ip.to_bits() & mask)
-            }
-            (IpAddr::V6(net), IpAddr::V6(ip)) => {
-                let shift = 128_u32.saturating_sub(u32::from(*prefix));
-                let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
-                (net.to_bits() & mask) == (ip.to_bits() & mask)
-            }
-            _ => false,
-        }
-    }
-}
-
-/// The policy as the accept loop asks it. What it refuses is closed before TLS,
-/// before a byte is read and without a byte of answer.
-#[derive(Debug)]
-pub(super) struct SourceGate {
-    policy: SourcePolicy,
-    metrics: Arc<Metrics>,
-}
-
-impl SourceGate {
-    pub(super) const fn new(policy: SourcePolicy, metrics: Arc<Metrics>) -> Self {
-        Self { policy, metrics }
-    }
-}
-
-#[async_trait]
-impl ConnectionFilter for SourceGate {
-    async fn should_accept(&self, source: Option<&std::net::SocketAddr>) -> bool {
-        let accepted = source.is_some_and(|address| self.policy.accepts(address.ip()));
-        if !accepted {
-            self.metrics.not_admitted(NotAdmitted::Source);
-        }
-        accepted
-    }
-}
-
-/// Counts connections against a cap; shared by all listeners of a node.
-#[derive(Debug)]
-pub(super) struct ConnectionCap {
-    open: AtomicUsize,
-    /// Of them, those whose first request was not answered yet.
-    fresh: AtomicUsize,
-    limit: usize,
-}
-
-/// A connection that waits for the answer to its first request.
-struct Fresh<'a>(&'a ConnectionCap);
-
-impl<'a> Fresh<'a> {
-    fn new(cap: &'a ConnectionCap) -> Self {
-        cap.fresh.fetch_add(1, Ordering::Relaxed);
-        Self(cap)
-    }
-}
-
-impl Drop for Fresh<'_> {
-    fn drop(&mut self) {
-        self.0.fresh.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-struct ConnectionPermit<'a>(&'a Front);
-
-impl Drop for ConnectionPermit<'_> {
-    fn drop(&mut self) {
-        self.0.cap.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.gateway.metrics().connections.dec();
-    }
-}
 
 /// One listener's application.
 #[derive(Debug)]
 pub struct Front {
     gateway: Arc<Gateway>,
     cap: Arc<ConnectionCap>,
+    /// Places for each source, where there is such a limit.
+    sources: Option<SourceCap>,
+    tls: Option<Tls>,
 }
 
-impl ConnectionCap {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { open: AtomicUsize::new(0), fresh: AtomicUsize::new(0), limit })
+/// A connection's places; given back when dropped.
+struct Admitted<'a> {
+    _place: Place<'a>,
+    _with_source: Option<SourcePlace<'a>>,
+    metrics: &'a Metrics,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
     }
 }
 
@@ -149,57 +67,95 @@ impl Front {
     /// A front for `gateway`, with at most `limit` connections.
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, limit: usize) -> Self {
-        Self { gateway, cap: ConnectionCap::new(limit) }
+        Self { gateway, cap: ConnectionCap::new(limit), sources: None, tls: None }
     }
 
-    /// A further listener's front: the same gateway under the same cap.
+    /// The front of a listener: the same gateway under the same cap, with the
+    /// listener's TLS and its limit per source.
     #[must_use]
-    pub fn another(&self) -> Self {
-        Self { gateway: self.gateway.clone(), cap: self.cap.clone() }
+    pub fn at(&self, listener: &Bound) -> Self {
+        let (tls, sources) = (listener.tls().cloned(), listener.per_source().map(SourceCap::new));
+        Self { gateway: self.gateway.clone(), cap: self.cap.clone(), sources, tls }
     }
 
     /// Connections whose first request was not answered yet. Once the node
     /// stops there are none after 300 ms, but for those that are being served.
     #[must_use]
     pub fn fresh(&self) -> usize {
-        self.cap.fresh.load(Ordering::Relaxed)
+        self.cap.fresh()
     }
 
-    fn admit(&self) -> Option<ConnectionPermit<'_>> {
-        if self.cap.open.fetch_add(1, Ordering::Relaxed) >= self.cap.limit {
-            self.cap.open.fetch_sub(1, Ordering::Relaxed);
-            self.gateway.metrics().not_admitted(NotAdmitted::Cap);
+    /// Connections that are open. Once the node stops there are none after 300 ms,
+    /// but for those that are being served.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.cap.open()
+    }
+
+    fn admit(&self, stream: &Stream) -> Option<Admitted<'_>> {
+        let metrics = self.gateway.metrics();
+        let place = self.cap.enter();
+        let Some(place) = place else {
+            metrics.not_admitted(NotAdmitted::Cap);
             return None;
-        }
-        self.gateway.metrics().connections.inc();
-        Some(ConnectionPermit(self))
+        };
+        let with_source = match &self.sources {
+            None => None,
+            Some(sources) => {
+                let digest = stream.get_socket_digest();
+                let address = digest.as_ref().and_then(|digest| digest.peer_addr()).and_then(|peer| peer.as_inet());
+                let entered = sources.enter(address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SocketAddr::ip));
+                if entered.is_none() {
+                    metrics.not_admitted(NotAdmitted::SourceCap);
+                    return None;
+                }
+                entered
+            }
+        };
+        metrics.connections.inc();
+        Some(Admitted { _place: place, _with_source: with_source, metrics })
     }
 
-    async fn serve_http1(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
-        let mut shutdown = shutdown.clone();
-        let mut prefix: Option<BytesMut> = None;
+    async fn serve_http1(&self, mut stream: Stream, fresh: Fresh<'_>, mut shutdown: ShutdownWatch) {
+        let mut prefix = BytesMut::new();
         let mut wait = FIRST_BYTE;
-        let mut fresh = Some(Fresh::new(&self.cap));
+        let mut fresh = Some(fresh);
+        let mut skipped = false;
         loop {
-            let first = match prefix.take() {
-                Some(bytes) => bytes,
-                None => {
-                    let arrived = tokio::select! {
-                        biased;
-                        read = timeout(wait, first_bytes(&mut stream)) => read,
-                        () = stopping(&mut shutdown, fresh.is_some()) => return,
-                    };
-                    match arrived {
-                        Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
-                        _ => return,
-                    }
+            if prefix.is_empty() {
+                let arrived = tokio::select! {
+                    biased;
+                    read = timeout(wait, first_bytes(&mut stream)) => read,
+                    () = stopping(&mut shutdown) => return,
+                };
+                match arrived {
+                    Ok(Ok(bytes)) if !bytes.is_empty() => prefix = bytes,
+                    _ => return,
                 }
-            };
+            }
+            // An empty line before a request is the rest of the one before (RFC
+            // 9112, 2.2): one is skipped.
+            if !skipped && prefix.starts_with(b"\r\n") {
+                prefix.advance(2);
+                skipped = true;
+                if prefix.is_empty() {
+                    continue;
+                }
+            }
+            skipped = false;
             wait = KEEPALIVE;
+            let read = timeout(HEAD, whole_head(&mut stream, &mut prefix)).await;
             let mut session = ServerSession::new_http1(stream);
-            session.set_pipelined_prefix(first);
+            match read {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return,
+                Ok(Err(fault)) => return self.gateway.refuse_head(session, HeadProblem::from(fault)).await,
+                Err(_) => return self.gateway.refuse_head(session, HeadProblem::Slow).await,
+            }
+            session.set_pipelined_prefix(std::mem::take(&mut prefix));
             session.set_pipelining_enabled(true);
             session.set_keepalive(Some(KEEPALIVE.as_secs()));
+            // All of the head is there: this reads nothing more.
             match timeout(HEAD, session.read_request()).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return,
@@ -207,21 +163,33 @@ impl Front {
                 Err(_) => return self.gateway.refuse_head(session, HeadProblem::Slow).await,
             }
             let stopping = *shutdown.borrow();
-            let Some(reusable) = self.gateway.serve(session, stopping).await else { return };
+            let Some(reusable) = self.gateway.serve(session, stopping, fresh.is_none()).await.reusable else { return };
             drop(fresh.take());
             let (next, rest) = reusable.into_parts();
             stream = next;
-            prefix = rest.filter(|bytes| !bytes.is_empty());
+            prefix = rest.unwrap_or_default();
         }
     }
 }
 
-/// Until a connection that waits for a request may be closed: one that was
-/// served before has nothing to lose, a fresh one gets a moment.
-async fn stopping(shutdown: &mut ShutdownWatch, fresh: bool) {
+/// Until a connection that waits for a request may be closed.
+async fn stopping(shutdown: &mut ShutdownWatch) {
     let _ = shutdown.wait_for(|stopping| *stopping).await;
-    if fresh {
-        tokio::time::sleep(FIRST_BYTE_STOPPING).await;
+    tokio::time::sleep(FIRST_BYTE_STOPPING).await;
+}
+
+/// Reads on until a whole head is there and checks it. False: the client is
+/// gone.
+async fn whole_head(stream: &mut Stream, bytes: &mut BytesMut) -> Result<bool, HeadFault> {
+    let mut end = HeadEnd::default();
+    loop {
+        if let Some(length) = end.find(bytes)? {
+            return check_head(bytes.get(..length).unwrap_or_default()).map(|()| true);
+        }
+        match first_bytes(stream).await {
+            Ok(more) if !more.is_empty() => bytes.extend_from_slice(&more),
+            _ => return Ok(false),
+        }
     }
 }
 
@@ -240,35 +208,22 @@ async fn first_bytes(stream: &mut Stream) -> io::Result<BytesMut> {
 #[async_trait]
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _permit = self.admit()?;
+        let _admitted = self.admit(&stream)?;
+        let fresh = Fresh::new(&self.cap);
+        let mut watch = shutdown.clone();
+        let stream = match &self.tls {
+            Some(tls) => tokio::select! {
+                secured = tls.handshake(stream) => secured?,
+                () = stopping(&mut watch) => return None,
+            },
+            None => stream,
+        };
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            drop(fresh);
             http2::serve(self.gateway.clone(), stream, FIRST_BYTE, shutdown).await;
             return None;
         }
-        self.serve_http1(stream, shutdown).await;
+        self.serve_http1(stream, fresh, watch).await;
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pool_accepts_only_its_own() {
-        let pool = SourcePolicy::Within { network: "10.231.0.0".parse().expect("ip"), prefix: 16 };
-        for (source, accepted) in [
-            ("10.231.0.1", true),
-            ("10.231.255.255", true),
-            ("::ffff:10.231.3.4", true),
-            ("10.232.0.1", false),
-            ("127.0.0.1", false),
-            ("::1", false),
-        ] {
-            assert_eq!(pool.accepts(source.parse().expect("ip")), accepted, "{source}");
-        }
-        assert!(SourcePolicy::Any.accepts("8.8.8.8".parse().expect("ip")));
-        let all = SourcePolicy::Within { network: "0.0.0.0".parse().expect("ip"), prefix: 0 };
-        assert!(all.accepts("8.8.8.8".parse().expect("ip")));
     }
 }

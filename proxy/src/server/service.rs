@@ -6,29 +6,32 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{IntoRawFd, RawFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::libc;
+use nix::sys::socket::setsockopt;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
-use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::listeners::{ConnectionFilter, ListenerConfig};
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
-use super::front::{SourceGate, SourcePolicy};
 use super::handover::inherited_listener;
+use super::sources::{SourceGate, SourcePolicy};
+use super::tls::{Tls, TlsFiles};
+use crate::limits::Pressure;
 use crate::telemetry::Metrics;
 
 /// Read buffer of a connection: an idle one costs this much.
 const READ_BUFFER: usize = 8 << 10;
 /// Write buffer of a connection.
 const WRITE_BUFFER: usize = 8 << 10;
+
+/// Of an answer, what a connection's kernel buffer takes beyond the client's
+/// window.
+const UNSENT: u32 = 64 << 10;
 
 /// A listener to be bound.
 #[derive(Clone, Debug)]
@@ -39,17 +42,10 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Decided at accept.
     pub sources: SourcePolicy,
+    /// Connections one source may have; `None`: as many as all together.
+    pub per_source: Option<usize>,
     /// TLS with HTTP/2 by ALPN; `None`: plain HTTP/1.1.
     pub tls: Option<TlsFiles>,
-}
-
-/// A certificate chain and its key, PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Leaf first.
-    pub certificate: PathBuf,
-    /// PKCS#8, PKCS#1 or SEC1.
-    pub key: PathBuf,
 }
 
 /// A bound listener.
@@ -58,8 +54,9 @@ pub struct Bound {
     /// The real address.
     pub address: SocketAddr,
     sources: SourcePolicy,
+    per_source: Option<usize>,
     descriptor: RawFd,
-    tls: Option<TlsSettings>,
+    tls: Option<Tls>,
 }
 
 /// Why a listener is not there.
@@ -85,29 +82,34 @@ pub fn bind(listener: &Listener, inherited: Option<&Fds>) -> Result<Bound, BindE
         None => {
             let socket = TcpListener::bind(listener.address).map_err(fail)?;
             socket.set_nonblocking(true).map_err(fail)?;
+            // Accepted sockets inherit it, and so does a successor with the
+            // listener. A matter of fairness only: a kernel may not know it.
+            if let Err(error) = setsockopt(&socket, TcpNotsentLowat, &UNSENT) {
+                tracing::debug!(%error, "no limit on unsent bytes");
+            }
             let address = socket.local_addr().map_err(fail)?;
             // From here on pingora owns the descriptor.
             (socket.into_raw_fd(), address)
         }
     };
-    let tls = listener.tls.as_ref().map(tls_settings).transpose().map_err(fail)?;
-    Ok(Bound { name: listener.name, address, sources: listener.sources.clone(), descriptor, tls })
+    let tls = listener.tls.as_ref().map(Tls::open).transpose().map_err(fail)?;
+    let Listener { name, sources, per_source, .. } = listener.clone();
+    Ok(Bound { name, address, sources, per_source, descriptor, tls })
 }
 
-/// Checks the files now: pingora would panic over them when the listener runs.
-fn tls_settings(files: &TlsFiles) -> std::io::Result<TlsSettings> {
-    let bad = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("TLS: {what}"));
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect)
-        .map_err(|_| bad("the certificate file is not PEM"))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| bad("the key file is not PEM"))?;
-    let provider = rustls::crypto::ring::default_provider();
-    let certified = CertifiedKey::from_der(certificates, key, &provider).map_err(|e| bad(&e.to_string()))?;
-    let mut settings = TlsSettings::intermediate("", "").map_err(|_| bad("refused"))?;
-    settings.set_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    settings.enable_h2();
-    Ok(settings)
-}
+/// Without this the kernel takes up to some megabytes of an answer for a client
+/// that does not read, and wakes a writer only when a third of them is gone: a
+/// slow reader would look like one that has stopped.
+#[derive(Clone, Copy, Debug)]
+struct TcpNotsentLowat;
+
+nix::setsockopt_impl!(
+    TcpNotsentLowat,
+    libc::IPPROTO_TCP,
+    libc::TCP_NOTSENT_LOWAT,
+    u32,
+    nix::sys::socket::sockopt::SetStruct<u32>
+);
 
 impl std::fmt::Debug for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -126,26 +128,37 @@ impl Bound {
         self.descriptor
     }
 
-    /// Accepts until `shutdown` turns true; connections go on afterwards.
-    /// What the source policy turns away is counted in `metrics`.
+    pub(super) const fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    pub(super) const fn per_source(&self) -> Option<usize> {
+        self.per_source
+    }
+
+    /// Accepts until `shutdown` turns true; connections go on afterwards. With
+    /// `pressure` nobody is accepted while memory is almost used up. What the
+    /// source policy turns away is counted in `metrics`.
     pub async fn run<A: ServerApp + Send + Sync + 'static>(
         self,
         app: A,
         metrics: Arc<Metrics>,
+        pressure: Option<Arc<Pressure>>,
         shutdown: ShutdownWatch,
     ) {
         let mut service = Service::new(self.name.to_owned(), app);
-        let mut config = ListenerConfig::tcp(self.address.to_string());
-        if let Some(tls) = self.tls {
-            config = config.tls(tls);
-        }
+        let config = ListenerConfig::tcp(self.address.to_string());
         service.add_listener(config.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER)));
-        if matches!(self.sources, SourcePolicy::Within { .. }) {
-            let filter: Arc<dyn ConnectionFilter> = Arc::new(SourceGate::new(self.sources, metrics));
+        let reloading = self.tls.map(|tls| tokio::spawn(tls.reload(metrics.clone())));
+        if let Some(pressure) = pressure {
+            let filter: Arc<dyn ConnectionFilter> = Arc::new(SourceGate::new(self.sources, metrics, pressure));
             service.set_connection_filter(filter);
         }
         let mut table = Fds::new();
         table.add(self.address.to_string(), self.descriptor);
         service.start_service(Some(Arc::new(Mutex::new(table))), shutdown, 1).await;
+        if let Some(reloading) = reloading {
+            reloading.abort();
+        }
     }
 }

@@ -15,7 +15,7 @@ use http::HeaderValue;
 
 use super::model::{Bot, BotState, Snapshot, Tenant, TokenEntry};
 use crate::limits::{Allowance, Gate, Gates, Metric, Outage, QuotaRule, Slice, Slices};
-use crate::routing::{Credential, Glob, Healths, Key, Pool, Probe, Strategy, Turns};
+use crate::routing::{Credential, Glob, Healths, Key, Names, Pool, Probe, Strategy, Turns};
 
 /// Longest list of reasons that is sent back.
 const MAX_REASONS: usize = 50;
@@ -325,6 +325,8 @@ impl Work<'_> {
             tags: bot.tags.clone(),
             allowed_vendors: bot.allowed_vendors.clone(),
             allowed_models: bot.allowed_models.iter().map(|glob| Glob::new(glob)).collect(),
+            literal_models: bot.allowed_models.iter().filter(|glob| !glob.contains('*')).cloned().collect(),
+            names: names(bot),
             account_resources: bot.permissions.iter().any(|p| p == "account_resources"),
             drain_on_disconnect: bot.on_disconnect == "drain",
             never_include_usage: bot.include_usage == "never",
@@ -366,6 +368,13 @@ impl Work<'_> {
             })
             .collect()
     }
+}
+
+fn names(bot: &wire::Bot) -> Names {
+    let aliases = bot.model_aliases.iter().map(|alias| (alias.from.clone(), alias.to.clone()));
+    let chains = bot.fallbacks.iter().filter(|chain| !chain.to.is_empty());
+    let fallbacks = chains.map(|chain| (chain.from.clone(), chain.to.clone()));
+    Names::new(aliases.collect(), fallbacks.collect())
 }
 
 /// Tenants with a bot that goes by how much its keys are used.

@@ -10,7 +10,7 @@ use clawgate_shared::token::TokenHash;
 use http::HeaderValue;
 
 use crate::limits::{Gate, QuotaRule};
-use crate::routing::{Glob, Key, Pool};
+use crate::routing::{Glob, Key, Names, Pool};
 
 /// A SHA-256 is a hash already: its first eight bytes serve as one.
 #[derive(Default)]
@@ -111,6 +111,10 @@ pub struct Bot {
     pub allowed_vendors: Vec<String>,
     /// Empty: every model.
     pub allowed_models: Vec<Glob>,
+    /// Those of them that name one model.
+    pub literal_models: Vec<String>,
+    /// What its names of models stand for, and what is tried after them.
+    pub names: Names,
     /// Whether account resources may be called.
     pub account_resources: bool,
     /// Keep reading the vendor's answer when the client goes.
@@ -130,9 +134,20 @@ pub struct Bot {
 }
 
 impl Bot {
-    /// Whether `model` is on the bot's list.
+    /// Whether the bot may use this vendor.
     #[must_use]
-    pub fn allows_model(&self, model: &str) -> bool {
-        self.allowed_models.is_empty() || self.allowed_models.iter().any(|glob| glob.matches(model))
+    pub fn allows_vendor(&self, slug: &str) -> bool {
+        self.allowed_vendors.is_empty() || self.allowed_vendors.iter().any(|allowed| allowed == slug)
+    }
+
+    /// Whether a model of a vendor is on the bot's list, by its own name or with
+    /// the vendor's before a slash.
+    #[must_use]
+    pub fn allows_model(&self, vendor: &str, model: &str) -> bool {
+        if self.allowed_models.is_empty() || self.allowed_models.iter().any(|glob| glob.matches(model)) {
+            return true;
+        }
+        let full = format!("{vendor}/{model}");
+        self.allowed_models.iter().any(|glob| glob.matches(&full))
     }
 }

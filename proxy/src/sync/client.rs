@@ -46,8 +46,9 @@ const MAX_UPDATE: usize = 256 << 20;
 const NOTE_CONTACT: Duration = Duration::from_secs(60);
 /// After a renewal that failed.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
-/// A stream that lived so long was a success.
-const SETTLED: Duration = Duration::from_secs(30);
+/// A stream that was in contact and lived so long was a success. Short: what is
+/// revoked must also reach a node that loses its stream again and again.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Gives the numbers of a status message.
 pub type StatusSource = Arc<dyn Fn() -> NodeStatus + Send + Sync>;
@@ -168,8 +169,9 @@ impl SyncClient {
         loop {
             let began = Instant::now();
             let Err(error) = self.stream().await;
+            let served = self.parts.state.connected();
             self.parts.state.set_connected(false);
-            if began.elapsed() > SETTLED {
+            if served && began.elapsed() > SETTLED {
                 backoff.reset();
             }
             let delay = backoff.next_delay();

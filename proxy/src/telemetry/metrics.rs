@@ -42,6 +42,11 @@ struct ConnectionRefusal {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reload {
+    outcome: &'static str,
+}
+
 /// Why a connection was closed before a byte of it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAdmitted {
@@ -49,6 +54,8 @@ pub enum NotAdmitted {
     Source,
     /// All places are taken.
     Cap,
+    /// All places of its source are taken.
+    SourceCap,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -94,6 +101,8 @@ pub struct Metrics {
     upstream_errors: Family<UpstreamError, Counter>,
     refused_sources: Counter,
     refused_by_cap: Counter,
+    refused_by_source_cap: Counter,
+    certificates: [Counter; 2],
     vendors: RwLock<HashMap<String, Arc<VendorMetrics>>>,
     /// Whole exchanges, seconds.
     pub duration: Histogram,
@@ -105,6 +114,13 @@ pub struct Metrics {
     pub inflight: Gauge,
     /// Downstream connections open.
     pub connections: Gauge,
+    /// Bytes of memory that only this process can give back. Set when scraped.
+    pub memory_used: Gauge,
+    /// The limit it lives under; 0: none is known.
+    pub memory_limit: Gauge,
+    /// 0 calm, 1 new requests are refused, 2 connections are closed after their
+    /// answer, 3 none is accepted.
+    pub memory_pressure: Gauge,
     /// Gauges set when scraped.
     pub spool_bytes: Gauge,
     /// Records not yet acknowledged.
@@ -152,12 +168,17 @@ impl Metrics {
             upstream_errors: Family::default(),
             refused_sources: Counter::default(),
             refused_by_cap: Counter::default(),
+            refused_by_source_cap: Counter::default(),
+            certificates: Default::default(),
             vendors: RwLock::default(),
             duration: Histogram::new(DURATION_BUCKETS),
             overhead: Histogram::new(OVERHEAD_BUCKETS),
             ttft: Histogram::new(DURATION_BUCKETS),
             inflight: Gauge::default(),
             connections: Gauge::default(),
+            memory_used: Gauge::default(),
+            memory_limit: Gauge::default(),
+            memory_pressure: Gauge::default(),
             spool_bytes: Gauge::default(),
             spool_records: Gauge::default(),
             spool_oldest_seconds: Gauge::default(),
@@ -184,7 +205,11 @@ impl Metrics {
         let refused = Family::<ConnectionRefusal, Counter>::default();
         metrics.refused_sources = refused.get_or_create_owned(&ConnectionRefusal { reason: "source" });
         metrics.refused_by_cap = refused.get_or_create_owned(&ConnectionRefusal { reason: "cap" });
+        metrics.refused_by_source_cap = refused.get_or_create_owned(&ConnectionRefusal { reason: "source_cap" });
         registry.register("connections_refused", "Connections closed at accept", refused);
+        let reloads = Family::<Reload, Counter>::default();
+        metrics.certificates = ["refused", "used"].map(|outcome| reloads.get_or_create_owned(&Reload { outcome }));
+        registry.register("certificate_reloads", "New TLS certificates found", reloads);
         registry.register("refusals", "Requests refused by this node", metrics.refusals.clone());
         registry.register("upstream_errors", "Failed attempts at vendors", metrics.upstream_errors.clone());
         registry.register("spool_bytes", "Usage records on disk", metrics.spool_bytes.clone());
@@ -192,6 +217,7 @@ impl Metrics {
         let oldest = metrics.spool_oldest_seconds.clone();
         registry.register("spool_oldest_seconds", "Age of the oldest unacknowledged record", oldest);
         metrics.register_failures(&mut registry);
+        metrics.register_edge(&mut registry);
         registry.register("config_version", "Revision of the configuration served", metrics.config_version.clone());
         let age = metrics.config_age_seconds.clone();
         registry.register("config_age_seconds", "Seconds since the control plane was last heard", age);
@@ -201,6 +227,13 @@ impl Metrics {
         registry.register("key_state", "Provider keys by where they stand", metrics.key_state.clone());
         registry.register("build", "Build", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
+    }
+
+    fn register_edge(&self, registry: &mut Registry) {
+        registry.register("memory_used_bytes", "Memory without pages of files", self.memory_used.clone());
+        registry.register("memory_limit_bytes", "Lowest limit on memory", self.memory_limit.clone());
+        let text = "0 calm, 1 requests refused, 2 connections closed, 3 none accepted";
+        registry.register("memory_pressure", text, self.memory_pressure.clone());
     }
 
     fn register_failures(&self, registry: &mut Registry) {
@@ -241,6 +274,17 @@ impl Metrics {
         match why {
             NotAdmitted::Source => self.refused_sources.inc(),
             NotAdmitted::Cap => self.refused_by_cap.inc(),
+            NotAdmitted::SourceCap => self.refused_by_source_cap.inc(),
+        };
+    }
+
+    /// Counts a TLS certificate that was found changed on disk.
+    pub fn certificate_reloaded(&self, used: bool) {
+        let [refused, taken] = &self.certificates;
+        if used {
+            taken.inc()
+        } else {
+            refused.inc()
         };
     }
 

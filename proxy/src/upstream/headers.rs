@@ -12,10 +12,14 @@ use clawgate_shared::catalogue::Vendor;
 /// Where a vendor's own request id is shown.
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
 
+/// How OpenAI's SDK for browsers hands a key over, in lower case.
+const KEY_SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
+
 /// Turns the bot's headers into the vendor's: strips, then adds exactly one
 /// credential, the host and the vendor's default headers.
 pub fn for_vendor(headers: &mut HeaderMap, vendor: &Vendor, key: &Key, host: &HeaderValue, body_len: Option<usize>) {
     strip(headers, denied_request);
+    strip_key_subprotocols(headers);
     headers.insert(header::HOST, host.clone());
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let Some(len) = body_len {
@@ -68,6 +72,27 @@ fn strip(headers: &mut HeaderMap, denied: fn(&str) -> bool) {
     }
 }
 
+/// Takes entries that carry a key out of the WebSocket subprotocols, also where
+/// no WebSocket is asked for.
+fn strip_key_subprotocols(headers: &mut HeaderMap) {
+    let carries = |value: &HeaderValue| {
+        value.as_bytes().to_ascii_lowercase().windows(KEY_SUBPROTOCOL.len()).any(|part| part == KEY_SUBPROTOCOL)
+    };
+    if !headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().any(carries) {
+        return;
+    }
+    let header::Entry::Occupied(entry) = headers.entry(header::SEC_WEBSOCKET_PROTOCOL) else { return };
+    let (_, values) = entry.remove_entry_mult();
+    let entries: Vec<String> = values
+        .filter_map(|value| value.to_str().ok().map(str::to_owned))
+        .flat_map(|value| value.split(',').map(|entry| entry.trim().to_owned()).collect::<Vec<_>>())
+        .filter(|entry| !entry.to_ascii_lowercase().as_bytes().starts_with(KEY_SUBPROTOCOL) && !entry.is_empty())
+        .collect();
+    if let Some(kept) = HeaderValue::from_str(&entries.join(", ")).ok().filter(|value| !value.is_empty()) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, kept);
+    }
+}
+
 fn hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -82,7 +107,12 @@ fn hop_by_hop(name: &str) -> bool {
     )
 }
 
+/// Underscores count as hyphens: some vendors' servers read them so.
 fn denied_request(name: &str) -> bool {
+    if name.contains('_') { denied_plain(&name.replace('_', "-")) } else { denied_plain(name) }
+}
+
+fn denied_plain(name: &str) -> bool {
     hop_by_hop(name)
         || matches!(
             name,
@@ -92,12 +122,18 @@ fn denied_request(name: &str) -> bool {
                 | "expect"
                 | "authorization"
                 | "proxy-authorization"
+                | "x-authorization"
+                | "x-auth-token"
+                | "x-access-token"
+                | "x-api-token"
+                | "x-goog-iam-authorization-token"
                 | "x-api-key"
                 | "api-key"
                 | "x-goog-api-key"
                 | "x-goog-user-project"
                 | "ocp-apim-subscription-key"
                 | "cookie"
+                | "cookie2"
                 | "openai-organization"
                 | "openai-project"
                 | "anthropic-workspace-id"
@@ -105,7 +141,9 @@ fn denied_request(name: &str) -> bool {
                 | "x-real-ip"
                 | "via"
         )
-        || ["x-amz-", "x-forwarded-", "x-clawgate-", "x-portkey-", "x-litellm-"].iter().any(|p| name.starts_with(p))
+        || ["x-amz-", "x-forwarded-", "x-clawgate-", "x-clawrouter-", "x-portkey-", "x-litellm-"]
+            .iter()
+            .any(|p| name.starts_with(p))
 }
 
 fn denied_response(name: &str) -> bool {
@@ -113,6 +151,12 @@ fn denied_response(name: &str) -> bool {
         || matches!(
             name,
             "set-cookie"
+                | "set-cookie2"
+                | "www-authenticate"
+                | "proxy-authentication-info"
+                | "authentication-info"
+                | "reporting-endpoints"
+                | "x-powered-by"
                 | "openai-organization"
                 | "openai-project"
                 | "anthropic-organization-id"
@@ -125,7 +169,9 @@ fn denied_response(name: &str) -> bool {
                 | "nel"
                 | "report-to"
         )
-        || ["x-ratelimit-", "anthropic-ratelimit-", "x-clawgate-"].iter().any(|p| name.starts_with(p))
+        || ["x-ratelimit-", "x-rate-limit-", "ratelimit", "anthropic-ratelimit-", "x-clawgate-"]
+            .iter()
+            .any(|p| name.starts_with(p))
 }
 
 #[cfg(test)]
@@ -154,6 +200,7 @@ mod tests {
             "x-amz-security-token",
             "x-forwarded-for",
             "x-clawgate-tag",
+            "x-clawrouter-parent-agent-id",
             "x-portkey-custom-host",
             "x-litellm-api-key",
         ];

@@ -120,11 +120,52 @@ impl Egress {
                 Err(_) => return Err(Failure::connect("name server did not answer".to_owned())),
             }
         };
+        self.allowed(origin, addresses)
+    }
+
+    /// The one of a name's addresses that will be connected to: what is checked
+    /// here and what is connected to are the same value, whatever the name
+    /// stands for a moment later.
+    fn allowed(&self, origin: &Origin, addresses: Vec<SocketAddr>) -> Result<SocketAddr, Failure> {
         self.private.choose(origin, addresses).map_err(|denial| {
             denial.map_or_else(
                 || Failure::connect("name has no address".to_owned()),
                 |why| Failure::denied(&format!("the address {why}")),
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clawgate_shared::origin::BaseUrl;
+    use pingora_core::upstreams::peer::Peer as _;
+
+    #[test]
+    fn a_name_that_changes_its_mind_never_leads_inside() {
+        let egress = Egress::new(PrivateUpstreams::none(), Duration::from_secs(1));
+        let origin = BaseUrl::parse("https://flips.example/v1").expect("a URL").origin;
+        let public = "93.184.216.34:443";
+        let inside = ["127.0.0.1:443", "169.254.169.254:443", "10.0.0.1:443", "[::1]:443", "[::ffff:127.0.0.1]:443"];
+        let (mut reached, mut denied) = (0, 0);
+        for number in 0..1000_usize {
+            let other = inside[number % inside.len()];
+            let said: Vec<&str> = match number % 3 {
+                0 => vec![public],
+                1 => vec![other],
+                _ => vec![other, public],
+            };
+            let addresses = said.iter().map(|text| text.parse().expect("an address")).collect();
+            match egress.allowed(&origin, addresses) {
+                Ok(address) => {
+                    let peer = egress.connectable(&origin, address).peer;
+                    assert_eq!(peer.address().as_inet().map(ToString::to_string).as_deref(), Some(public));
+                    reached += 1;
+                }
+                Err(_) => denied += 1,
+            }
+        }
+        assert_eq!((reached, denied), (667, 333));
     }
 }

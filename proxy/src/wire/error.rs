@@ -163,6 +163,8 @@ impl Code {
             Self::RateLimited
             | Self::ConcurrencyLimited
             | Self::QuotaPending
+            | Self::Overloaded
+            | Self::ShuttingDown
             | Self::NoKeyAvailable(KeyReason::AllCooling) => Some(true),
             Self::BudgetExceeded
             | Self::ModelUnpriced
@@ -178,8 +180,12 @@ impl Code {
     #[must_use]
     pub const fn retry_after(self) -> Option<u32> {
         match self {
-            Self::RateLimited | Self::ConcurrencyLimited | Self::QuotaPending => Some(1),
-            Self::Overloaded | Self::ShuttingDown | Self::NotConfigured | Self::QuotaUnavailable => Some(2),
+            Self::RateLimited
+            | Self::ConcurrencyLimited
+            | Self::QuotaPending
+            | Self::Overloaded
+            | Self::ShuttingDown => Some(1),
+            Self::NotConfigured | Self::QuotaUnavailable => Some(2),
             Self::SpoolFull | Self::ConfigTooOld | Self::NoKeyAvailable(KeyReason::AllCooling) => Some(5),
             _ => None,
         }

@@ -10,6 +10,7 @@ mod collect;
 pub mod dialog;
 pub mod error;
 pub mod eventstream;
+pub mod head;
 pub mod input;
 mod json;
 pub mod ndjson;
@@ -22,6 +23,7 @@ pub mod usage;
 pub mod websocket;
 
 pub use error::{Code, KeyReason, Rendered};
+pub use head::{HeadEnd, HeadFault, check_head, check_target};
 pub use input::{Input, input};
 pub use peek::{Peek, PeekError, peek};
 pub use splice::Splice;

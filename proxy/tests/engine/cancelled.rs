@@ -109,16 +109,24 @@ impl Downstream for Scripted {
 /// How often the exchange has waited.
 type Waits = watch::Sender<usize>;
 
-/// Answers in pieces, the next one when the exchange has waited since the last.
-async fn slow_vendor(waits: &Waits) -> Vendor {
+/// A request that is not renamed.
+const FIRST_MODEL: &str = r#""model":"m""#;
+
+/// Answers in pieces, the next one when the exchange has waited since the last;
+/// `refuses`: with an error, where the body holds this.
+async fn slow_vendor(waits: &Waits, refuses: Option<&'static str>) -> Vendor {
     let waits = waits.subscribe();
     Vendor::start(move |seen, mut stream| {
         let mut waits = waits.clone();
         async move {
-            let streams = String::from_utf8_lossy(&seen.body).contains("\"stream\":true");
+            let asked = String::from_utf8_lossy(&seen.body).into_owned();
+            let streams = asked.contains("\"stream\":true");
             let usage = r#""usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}"#;
             let mut pieces = vec![String::new()];
-            if streams {
+            if refuses.is_some_and(|model| asked.contains(model)) {
+                pieces.push("HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\n".into());
+                pieces.push("{}".into());
+            } else if streams {
                 pieces.push(
                     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".into(),
                 );
@@ -178,7 +186,10 @@ fn records(services: &Services) -> (BTreeMap<String, u64>, BTreeMap<String, usiz
             Some(Kind::Open(record)) => *open.entry(record.exchange_id).or_default() += 1,
             Some(Kind::Settle(record)) => {
                 let opened = open.remove(&record.exchange_id).unwrap_or(0);
-                assert_eq!(opened, usize::from(record.outcome != "refused"), "{record:?}");
+                assert_eq!(opened > 0, record.outcome != "refused", "{record:?}");
+                // Once for each place that was tried.
+                let last = usize::from(record.outcome != "ok");
+                assert!(opened <= (record.tried.len() + last).max(1), "{opened} times: {record:?}");
                 *ended.entry(record.outcome).or_default() += 1;
                 for charge in record.charges {
                     *charged.entry(charge.quota_id).or_default() += charge.amount;
@@ -204,11 +215,13 @@ fn nothing_leaked(services: &Services, what: &str) -> BTreeMap<String, usize> {
     ended
 }
 
-async fn dropped_everywhere(stream: bool, drains: bool, leaves_after: Option<usize>) {
+async fn dropped_everywhere(stream: bool, drains: bool, leaves_after: Option<usize>, chain: bool) {
     let turns = Waits::new(0);
-    let vendor = slow_vendor(&turns).await;
+    let vendor = slow_vendor(&turns, chain.then_some(FIRST_MODEL)).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let services = services(vendor.address, &Options { counted: true, drains, ..Options::default() }, dir.path());
+    let fallbacks: &[&str] = if chain { &["m2"] } else { &[] };
+    let options = Options { counted: true, drains, fallbacks, ..Options::default() };
+    let services = services(vendor.address, &options, dir.path());
     let mut waits = 0;
     loop {
         let mut down = Scripted { leaves_after, ..Scripted::new(stream) };
@@ -234,18 +247,26 @@ async fn dropped_everywhere(stream: bool, drains: bool, leaves_after: Option<usi
 async fn an_exchange_dropped_wherever_it_waits_leaks_nothing() {
     for stream in [false, true] {
         for drains in [false, true] {
-            dropped_everywhere(stream, drains, None).await;
-            dropped_everywhere(stream, drains, Some(0)).await;
+            dropped_everywhere(stream, drains, None, false).await;
+            dropped_everywhere(stream, drains, Some(0), false).await;
         }
     }
-    dropped_everywhere(true, true, Some(2)).await;
+    dropped_everywhere(true, true, Some(2), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_dropped_wherever_it_waits_leaks_nothing_and_is_charged_once() {
+    for stream in [false, true] {
+        dropped_everywhere(stream, false, None, true).await;
+        dropped_everywhere(stream, true, Some(2), true).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_that_a_bug_ends_leaks_nothing() {
     for stream in [false, true] {
         let turns = Arc::new(Waits::new(0));
-        let vendor = slow_vendor(&turns).await;
+        let vendor = slow_vendor(&turns, None).await;
         let dir = tempfile::tempdir().expect("a directory");
         let options = Options { counted: true, ..Options::default() };
         let services = Arc::new(services(vendor.address, &options, dir.path()));

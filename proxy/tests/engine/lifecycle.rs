@@ -62,7 +62,7 @@ async fn listeners_change_hands_without_a_refused_connection() {
     let old = bind(&listener(None, SourcePolicy::Any), None).expect("binds");
     let address = old.address;
     let handover = Handover::new(socket.clone(), std::slice::from_ref(&old));
-    let old_stop = run_successor(old, node.front.another());
+    let old_stop = run_successor(old, &node.front);
     let failures = Arc::new(std::sync::Mutex::new(Vec::new()));
     let stop_load = Arc::new(AtomicBool::new(false));
     let (log, stop) = (failures.clone(), stop_load.clone());
@@ -81,7 +81,7 @@ async fn listeners_change_hands_without_a_refused_connection() {
     let inherited = received.await.expect("joins").expect("receives");
     let successor = bind(&listener(None, SourcePolicy::Any), Some(&inherited)).expect("inherits");
     assert_eq!(successor.address, address);
-    let _new_stop = run_successor(successor, node.front.another());
+    let _new_stop = run_successor(successor, &node.front);
     old_stop.send(true).expect("sends");
     for _ in 0..50 {
         one_request(address).await.expect("the successor serves");

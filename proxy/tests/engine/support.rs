@@ -61,6 +61,8 @@ pub struct Options {
     pub counted: bool,
     /// Answers are read to their end when the client goes.
     pub drains: bool,
+    /// What is tried after model `m`.
+    pub fallbacks: &'static [&'static str],
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             spool: SpoolOptions::default(),
             counted: false,
             drains: false,
+            fallbacks: &[],
         }
     }
 }
@@ -108,6 +111,7 @@ pub fn services(vendor: SocketAddr, options: &Options, dir: &Path) -> Services {
         traces: Traces::default(),
         config_age_secs: Arc::new(|| 0),
         inflight: Inflight::new(1000),
+        pressure: Arc::default(),
         bodies: BodyBudget::new(1 << 20, 8 << 20),
         counting: Arc::default(),
         drains: Drains::default(),
@@ -123,7 +127,9 @@ impl Node {
         let front = Front::new(Arc::new(Gateway::new(services.clone())), options.max_connections);
         let (stop, shutdown) = watch::channel(false);
         let address = bound.address;
-        tokio::spawn(bound.run(front.another(), services.metrics.clone(), shutdown));
+        let (metrics, pressure) = (services.metrics.clone(), Some(services.pressure.clone()));
+        let at = front.at(&bound);
+        tokio::spawn(bound.run(at, metrics, pressure, shutdown));
         Self { address, services, front, stop, _dir: dir }
     }
 
@@ -133,13 +139,14 @@ impl Node {
 }
 
 pub fn listener(tls: Option<TlsFiles>, sources: SourcePolicy) -> Listener {
-    Listener { name: "data", address: "127.0.0.1:0".parse().expect("address"), sources, tls }
+    Listener { name: "data", address: "127.0.0.1:0".parse().expect("address"), sources, per_source: None, tls }
 }
 
 /// Runs a bound listener in a successor's stead.
-pub fn run_successor(bound: Bound, front: Front) -> watch::Sender<bool> {
+pub fn run_successor(bound: Bound, front: &Front) -> watch::Sender<bool> {
     let (stop, shutdown) = watch::channel(false);
-    tokio::spawn(bound.run(front, Arc::new(Metrics::new()), shutdown));
+    let front = front.at(&bound);
+    tokio::spawn(bound.run(front, Arc::new(Metrics::new()), None, shutdown));
     stop
 }
 
@@ -203,6 +210,10 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
                 state: wire::BotState::Enabled.into(),
                 allowed_models: options.models.iter().map(|&model| model.to_owned()).collect(),
                 on_disconnect: if options.drains { "drain" } else { "cancel" }.into(),
+                fallbacks: vec![wire::ModelFallback {
+                    from: "m".into(),
+                    to: options.fallbacks.iter().map(|&model| model.to_owned()).collect(),
+                }],
                 default_max_tokens: 100,
                 requests_per_minute: if options.counted { 1_000_000 } else { 0 },
                 tokens_per_minute: if options.counted { PLENTY } else { 0 },

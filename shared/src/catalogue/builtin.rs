@@ -33,19 +33,6 @@ pub fn find(slug: &str) -> Option<&'static Vendor> {
     ALL.iter().find(|vendor| vendor.slug == slug)
 }
 
-/// What stands before `chat/completions`, `responses` and `embeddings` in a
-/// built-in vendor's paths when the unified routes lead there; ends with `/`
-/// or is empty.
-#[must_use]
-pub fn unified_prefix(slug: &str) -> &'static str {
-    match slug {
-        "google" => "openai/",
-        "cohere" => "compatibility/v1/",
-        "azure-openai" => "openai/v1/",
-        _ => "",
-    }
-}
-
 /// An OpenAI-compatible vendor at `base`; the rest is set where it differs.
 fn openai_like(slug: &'static str, title: &'static str, base: &'static str, key_page: &'static str) -> Vendor {
     Vendor {

@@ -25,6 +25,7 @@ pub const RESERVED_SLUGS: &[&str] = &[
     "models",
     "moderations",
     "native",
+    "pool",
     "realtime",
     "rerank",
     "responses",

@@ -11,15 +11,17 @@ mod custom;
 mod models;
 mod resolve;
 mod routes;
+mod unified;
 
 use std::borrow::Cow;
 
 use crate::dialect::{Dialect, Protocol};
 
-pub use builtin::{all, find, unified_prefix};
+pub use builtin::{all, find};
 pub use custom::{CustomVendor, CustomVendorError, MAX_CUSTOM_ROUTES, RESERVED_SLUGS, dialect_routes, slug_is_free};
 pub use models::{ModelLimits, model_limits};
 pub use resolve::{ResolveError, Resolved, base_for_key, resolve};
+pub use unified::UnifiedRoute;
 
 /// Static for built-in vendors, owned for a tenant's own.
 pub type Text = Cow<'static, str>;

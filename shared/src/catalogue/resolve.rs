@@ -75,6 +75,33 @@ impl Resolved<'_> {
         self.remaining
     }
 
+    /// `rest`, from which this was resolved, with another model in the path.
+    /// `None`: the path names none.
+    #[must_use]
+    pub fn with_model(&self, rest: &str, model: &str) -> Option<String> {
+        let mut parts = self.route.pattern.split('/').filter(|part| !part.is_empty()).enumerate();
+        let (at, verb) = parts.find_map(|(at, part)| Some((at, part.strip_prefix("{m}")?)))?;
+        // What is left below the root ends `rest`.
+        let mut start = rest.len().checked_sub(self.remaining.len())?;
+        let mut segments = self.remaining.split('/').filter_map(|segment| {
+            let place = start..start + segment.len();
+            start = place.end + 1;
+            (!segment.is_empty()).then_some(place)
+        });
+        let old = segments.nth(at)?;
+        let mut path = rest.get(..old.start)?.to_owned();
+        for byte in model.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte) {
+                path.push(char::from(byte));
+            } else {
+                path.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        path.push_str(verb);
+        path.push_str(rest.get(old.end..)?);
+        Some(path)
+    }
+
     /// Whether the path itself asks for a stream
     /// (`models/{m}:streamGenerateContent`, `model/{m}/converse-stream`).
     #[must_use]

@@ -21,14 +21,23 @@ pub struct Entry {
 /// Prices from one source.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    vendors: HashMap<String, HashMap<String, Vec<Entry>>>,
+    vendors: HashMap<String, HashMap<String, Model>>,
+}
+
+/// All prices of one model, newest first.
+#[derive(Clone, Debug)]
+struct Model {
+    /// As whoever set the first of them wrote it.
+    name: Box<str>,
+    entries: Vec<Entry>,
 }
 
 impl Book {
     /// Adds a price; an older one of the same model stays for the time before.
     pub fn add(&mut self, vendor: &str, model: &str, entry: Entry) {
         let models = self.vendors.entry(vendor.to_owned()).or_default();
-        let entries = models.entry(key(model)).or_default();
+        let known = models.entry(key(model)).or_insert_with(|| Model { name: model.into(), entries: Vec::new() });
+        let entries = &mut known.entries;
         // Newest first; of two from the same moment, the one added last.
         let at = entries.partition_point(|known| known.from > entry.from);
         entries.insert(at, entry);
@@ -39,16 +48,23 @@ impl Book {
     #[must_use]
     pub fn find(&self, vendor: &str, names: &[String], at: i64) -> Option<&Entry> {
         let models = self.vendors.get(vendor)?;
-        names.iter().filter_map(|name| models.get(name)).find_map(|entries| in_effect(entries, at))
+        names.iter().filter_map(|name| models.get(name)).find_map(|known| in_effect(&known.entries, at))
     }
 
     /// Every price in effect at `at`: vendor, model as it is looked up, price.
     pub fn at(&self, at: i64) -> impl Iterator<Item = (&str, &str, &Entry)> {
         self.vendors.iter().flat_map(move |(vendor, models)| {
-            models
-                .iter()
-                .filter_map(move |(model, entries)| Some((vendor.as_str(), model.as_str(), in_effect(entries, at)?)))
+            models.iter().filter_map(move |(model, known)| {
+                Some((vendor.as_str(), model.as_str(), in_effect(&known.entries, at)?))
+            })
         })
+    }
+
+    /// Every price of a vendor in effect at `at`: model as it is looked up, as it
+    /// was written, price.
+    pub fn of_vendor(&self, vendor: &str, at: i64) -> impl Iterator<Item = (&str, &str, &Entry)> {
+        let models = self.vendors.get(vendor).into_iter().flatten();
+        models.filter_map(move |(model, known)| Some((model.as_str(), &*known.name, in_effect(&known.entries, at)?)))
     }
 }
 
@@ -96,5 +112,9 @@ mod tests {
         }
         assert!(book.find("azure-openai", &candidates("azure-openai", "gpt-4o"), 0).is_none());
         assert_eq!(book.at(250).count(), 2);
+        let mut written: Vec<_> = book.of_vendor("openai", 250).map(|(_, name, _)| name).collect();
+        written.sort_unstable();
+        assert_eq!(written, ["GPT-4o", "gpt-4o-2024-05-13"]);
+        assert_eq!(book.of_vendor("anthropic", 250).count(), 0);
     }
 }

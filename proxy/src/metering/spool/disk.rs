@@ -15,11 +15,12 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use clawgate_shared::clock;
 
 use super::mapped::MappedFile;
+use super::tail;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
-    /// It must be there.
+    /// It must be there. A log whose writer died is whole again.
     Existing,
     /// As it is, or a new one.
     OrNew,
@@ -206,7 +207,13 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let file = open_file(path, mode)?;
-        Ok(if mode == OpenMode::Log { Arc::new(MappedFile::new(file)) } else { Arc::new(file) })
+        if mode == OpenMode::Log {
+            return Ok(Arc::new(MappedFile::new(path, file)));
+        }
+        if mode == OpenMode::Existing {
+            tail::restore(path, &file)?;
+        }
+        Ok(Arc::new(file))
     }
 
     fn exists(&self, path: &Path) -> bool {

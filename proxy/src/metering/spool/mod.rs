@@ -25,6 +25,7 @@ pub mod memory_disk;
 mod reader;
 mod recover;
 mod shard;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -52,7 +53,7 @@ use shard::{Shard, ShardContext};
 pub struct SpoolOptions {
     /// Logs that are appended to side by side; a few threads share one well.
     pub shards: u32,
-    /// Bytes of records on disk over all epochs, without the quarter of a
+    /// Bytes of records on disk over all epochs, without the half of a
     /// megabyte that each shard may have in reserve; less when the disk has less
     /// left. Opens and refusals are refused a little earlier, so that exchanges
     /// that have begun can still settle.

@@ -299,3 +299,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn another_model_takes_the_place_of_the_one_in_the_path() {
+    for (vendor, rest, model, want) in [
+        ("google", "models/fast:generateContent", "gemini-2.5-pro", Some("models/gemini-2.5-pro:generateContent")),
+        (
+            "google",
+            "//v1beta//models/fast%3AstreamGenerateContent",
+            "m",
+            Some("//v1beta//models/m:streamGenerateContent"),
+        ),
+        (
+            "azure-openai",
+            "openai/deployments/fast/chat/completions",
+            "d 1",
+            Some("openai/deployments/d%201/chat/completions"),
+        ),
+        ("bedrock", "model/fast/converse", "anthropic.claude:0", Some("model/anthropic.claude:0/converse")),
+        ("openai", "chat/completions", "m", None),
+    ] {
+        let resolved = resolve(find(vendor).expect(vendor), "POST", rest).expect(rest);
+        assert_eq!(resolved.with_model(rest, model).as_deref(), want, "{vendor} {rest}");
+    }
+    let google = find("google").expect("built in");
+    let slash = resolve(google, "POST", "models/fast:generateContent").expect("a route");
+    let other = slash.with_model("models/fast:generateContent", "a/../b").expect("a path");
+    assert_eq!(resolve(google, "POST", &other).err(), Some(ResolveError::Unsafe), "{other}");
+}

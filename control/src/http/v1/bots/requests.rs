@@ -28,13 +28,15 @@ pub struct CreateBot {
     /// Vendor slugs; empty: all.
     #[serde(default)]
     pub allowed_vendors: Vec<String>,
-    /// Model globs; empty: all.
+    /// Model globs, of the model's name alone or with its vendor before a slash;
+    /// empty: all. Aliases are resolved first.
     #[serde(default)]
     pub allowed_models: Vec<String>,
-    /// Other names for models.
+    /// Other names for models; a vendor's slug may stand before the model's name.
     #[serde(default)]
     pub model_aliases: BTreeMap<String, String>,
-    /// Models to try instead, in order.
+    /// Models to try instead when a model's vendor has nothing left, in order; at
+    /// most 8 for each.
     #[serde(default)]
     pub fallbacks: BTreeMap<String, Vec<String>>,
     /// round_robin (default), weighted, priority, least_used or sticky.
