@@ -130,7 +130,7 @@ fn error(facts: &Facts, ending: &Ending) -> Option<String> {
 /// The conventions' word for what a route does, where they have one.
 fn operation(endpoint: &str) -> Option<&'static str> {
     let has = |part: &str| endpoint.contains(part);
-    Some(if has("embed") {
+    Some(if has("embed") || has("Embed") {
         "embeddings"
     } else if has("enerateContent") {
         "generate_content"

@@ -396,5 +396,7 @@ fn url(vendor: &Vendor, key: &ProviderKeyRow, model: &str) -> Option<String> {
     let resolved = paths.iter().find_map(|path| resolve(vendor, "POST", path).ok())?;
     let moved = resolved.root.filter(|root| matches!(root.target, RootTarget::Path(_)));
     let base = base_for_key(vendor, own.as_ref(), moved)?;
-    Some(format!("{}{}", base.origin, resolved.upstream_path(&base)))
+    let origin = base.origin.to_string();
+    let usual = if base.origin.tls { ":443" } else { ":80" };
+    Some(format!("{}{}", origin.strip_suffix(usual).unwrap_or(&origin), resolved.upstream_path(&base)))
 }

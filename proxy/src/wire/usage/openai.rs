@@ -266,7 +266,7 @@ impl Counts {
             b"prompt_tokens_details" => self.input_details(scanner, 0)?,
             b"input_tokens_details" | b"input_token_details" => self.input_details(scanner, 1)?,
             b"completion_tokens_details" => self.output_details(scanner, 0)?,
-            b"output_tokens_details" => self.output_details(scanner, 1)?,
+            b"output_tokens_details" | b"output_token_details" => self.output_details(scanner, 1)?,
             _ => {
                 scanner.skip()?;
             }
