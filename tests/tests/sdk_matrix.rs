@@ -199,7 +199,8 @@ fn every_sdk_gets_the_same_objects_with_and_without_the_gateway() {
 
     let entries = stack.mock.entries();
     let own = sha256_hex(OWN_KEY);
-    let through: Vec<&Value> = entries.iter().filter(|entry| entry["credentials"][0]["sha256"] != own.as_str()).collect();
+    let through: Vec<&Value> =
+        entries.iter().filter(|entry| entry["credentials"][0]["sha256"] != own.as_str()).collect();
     assert_only_credential(&through.iter().map(|&entry| entry.clone()).collect::<Vec<_>>(), SECRET);
     assert!(!stack.mock.ledger_text().contains(&bot.token), "the bot token reached the vendor");
     assert_cancelled(&stack, &bot, &lines, &through);
