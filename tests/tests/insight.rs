@@ -165,10 +165,11 @@ fn an_explanation_says_what_the_node_does() {
             403,
             "vendor_not_allowed",
         ),
-        case(stack.bot("off", json!({ "enabled": false })), "openai", "gpt-4o-mini", 403, "bot_disabled"),
+        case(stack.bot("off", json!({})), "openai", "gpt-4o-mini", 403, "bot_disabled"),
         case(stack.bot("nowhere", json!({})), "nobody", "x", 404, "vendor_unknown"),
         case(stack.bot("spent", json!({ "quotas": used })), "openai", "gpt-4o-mini", 429, "quota_exceeded"),
     ];
+    stack.rest().patch("/bots/off", &json!({ "enabled": false }));
     let spent = cases.last().expect("the last");
     assert_eq!(call(stack.data(), &chat_request(&spent.bot.token)).status(), 200);
     let explain = |case: &Case| {

@@ -81,15 +81,19 @@ impl Exporter {
             if came == 0 {
                 break;
             }
-            let _ = timeout(LINGER, async {
+            let more = async {
                 while batch.len() < BATCH {
                     let room = BATCH - batch.len();
                     if self.spans.recv_many(&mut batch, room).await == 0 {
                         return;
                     }
                 }
-            })
-            .await;
+            };
+            tokio::select! {
+                () = more => {}
+                () = tokio::time::sleep(LINGER) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
             self.send(&mut batch).await;
         }
         while let Ok(span) = self.spans.try_recv() {
