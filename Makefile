@@ -19,11 +19,12 @@ check:
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
-# The long set: the same scenarios at full size.
+# The long set: the same scenarios at full size, and the fuzz targets.
 verify:
 	.ci/needs test
 	cargo build --release --locked --workspace --bins --tests
 	CLAWGATE_VERIFY=1 cargo test --release --locked --workspace --no-fail-fast
+	fuzz/run.sh
 
 # Ratios against bare loops and other proxies, within one run.
 bench:

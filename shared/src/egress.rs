@@ -285,7 +285,7 @@ fn canonical(ip: IpAddr) -> IpAddr {
 }
 
 fn class_of(ip: IpAddr) -> Class {
-    const NEVER: [(IpAddr, u8); 10] = [
+    const NEVER: [(IpAddr, u8); 12] = [
         v4(0, 0, 0, 0, 8),
         v4(169, 254, 0, 0, 16),
         v4(100, 100, 100, 200, 32),
@@ -296,8 +296,10 @@ fn class_of(ip: IpAddr) -> Class {
         v6(0xfe80, 0, 10),
         v6(0xff00, 0, 8),
         (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 128),
+        (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)), 128),
+        (IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), 128),
     ];
-    const PRIVATE: [(IpAddr, u8); 20] = [
+    const PRIVATE: [(IpAddr, u8); 16] = [
         v4(127, 0, 0, 0, 8),
         v4(10, 0, 0, 0, 8),
         v4(172, 16, 0, 0, 12),
@@ -310,19 +312,18 @@ fn class_of(ip: IpAddr) -> Class {
         v4(198, 51, 100, 0, 24),
         v4(203, 0, 113, 0, 24),
         v4(240, 0, 0, 0, 4),
-        v6(0xfc00, 0, 7),
-        v6(0xfec0, 0, 10),
-        v6(0x100, 0, 64),
-        v6(0x64, 0xff9b, 32),
-        v6(0x2001, 0, 32),
+        v6(0x2001, 0, 23),
         v6(0x2001, 0xdb8, 32),
         v6(0x2002, 0, 16),
-        (IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+        v6(0x3fff, 0, 20),
     ];
+    /// All of IPv6 that is given out for the public; loopback, private networks
+    /// and what nobody has been given yet lie outside.
+    const GLOBAL: (IpAddr, u8) = v6(0x2000, 0, 3);
     let within = |nets: &[(IpAddr, u8)]| nets.iter().any(|(address, prefix)| in_net(ip, *address, *prefix));
     if within(&NEVER) || ip.is_unspecified() {
         Class::Never
-    } else if within(&PRIVATE) {
+    } else if within(&PRIVATE) || (ip.is_ipv6() && !within(&[GLOBAL])) {
         Class::Private
     } else {
         Class::Public
@@ -376,6 +377,8 @@ mod tests {
             "224.0.0.1",
             "ff02::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
             "100.100.100.200",
             "168.63.129.16",
             "192.0.0.192",
@@ -408,6 +411,29 @@ mod tests {
             assert_eq!(none.verdict(ip.parse().expect(ip), 443, "x"), Verdict::Denied(Denial::Private), "{ip}");
         }
         for ip in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::101:101"] {
+            assert_eq!(none.verdict(ip.parse().expect(ip), 443, "x"), Verdict::Allowed, "{ip}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_been_given_is_not_public() {
+        let none = PrivateUpstreams::none();
+        for ip in [
+            "::5",
+            "::ffff",
+            "64:ff9b:1::1",
+            "100::1",
+            "1fff::1",
+            "2001:2::1",
+            "2001:1ff::1",
+            "3fff:fff::1",
+            "4000::1",
+            "5f00::1",
+            "fec0::1",
+        ] {
+            assert_eq!(none.verdict(ip.parse().expect(ip), 443, "x"), Verdict::Denied(Denial::Private), "{ip}");
+        }
+        for ip in ["2001:200::1", "2003::1", "2a00:1450::1", "3fff:1000::1"] {
             assert_eq!(none.verdict(ip.parse().expect(ip), 443, "x"), Verdict::Allowed, "{ip}");
         }
     }

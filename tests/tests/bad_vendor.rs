@@ -9,7 +9,7 @@ use clawgate_tests::http::{Request, Response, call};
 use clawgate_tests::mock::sha256_hex;
 use clawgate_tests::stack::{Bot, Stack, chat_body, chat_request};
 use clawgate_tests::wait::until_good;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Short deadlines, so that a stall is over soon.
 fn stack() -> Stack {
@@ -93,6 +93,13 @@ fn a_whole_answer_that_breaks_off_is_not_passed_as_whole() {
     assert_eq!(zipped.status(), 200);
     assert_eq!(zipped.head.header("content-encoding"), Some("gzip"), "{:?}", zipped.head);
     assert!(zipped.body.starts_with(&[0x1f, 0x8b]));
+    let unread = |row: &Value| row["status_code"] == 200 && row["usage_source"] == "estimated";
+    until_good(
+        "an estimate for what cannot be read",
+        Duration::from_secs(30),
+        || stack.rest().all("/usage/logs?bot=worker"),
+        |rows| rows.iter().any(|row| row["outcome"] == "ok" && unread(row)),
+    );
     good(&stack, &bot, "gzip");
 }
 

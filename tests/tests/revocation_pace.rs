@@ -80,7 +80,7 @@ fn what_is_revoked_is_refused_by_three_nodes_within_a_second() {
     let rest = stack.rest();
     let stop = AtomicBool::new(false);
     let mut taken = Vec::new();
-    let work = || {
+    let mut work = || {
         for round in 0..rounds {
             if round % 2 == 0 {
                 let bot = stack.bot(&format!("goes-{round}"), json!({}));

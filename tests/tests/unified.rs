@@ -201,7 +201,9 @@ fn streams_are_the_vendors_bytes() {
         ("responses", "openai/gpt-4o-mini", "gpt-4o-mini", "/v1/responses"),
         ("messages", "anthropic/claude-sonnet-4-5", "claude-sonnet-4-5", "/v1/messages"),
     ] {
-        let streamed = |model: &str| body(route, model).replacen("{ ", r#"{"stream":true, "#, 1);
+        // Asked for, so that nothing has to be put in and taken out again.
+        let asks = if route == "chat/completions" { r#""stream_options":{"include_usage":true},"# } else { "" };
+        let streamed = |model: &str| body(route, model).replacen("{ ", &format!(r#"{{"stream":true,{asks} "#), 1);
         let direct = Request::new("POST", path).header("content-type", "application/json").bearer("x");
         let direct = call(stack.mock.address, &direct.body(streamed(model).into_bytes()));
         let through = post(&stack, &bot, &format!("/v1/{route}"), &streamed(asked));

@@ -124,6 +124,67 @@ async fn gemini_streams_as_events_and_as_an_array() {
 }
 
 #[tokio::test]
+async fn cohere_tells_what_was_used_beside_what_is_charged() {
+    let mock = Mock::start().await;
+    let body = r#"{"model":"command-a-03-2025","max_tokens":4,"messages":[{"role":"user","content":"hi"}]}"#;
+    let whole = mock.post("/v2/chat", &[("x-mock-cached-tokens", "2")], body).await.json();
+    let streaming = body.replacen('{', r#"{"stream":true,"#, 1);
+    let streamed = mock.post("/v2/chat", &[("x-mock-cached-tokens", "2")], &streaming).await;
+    assert!(streamed.text().ends_with("data: [DONE]\n\n"));
+    let events = streamed.events();
+    let text: String =
+        events.iter().filter_map(|event| event["delta"]["message"]["content"]["text"].as_str()).collect();
+    assert_eq!(text, whole["message"]["content"][0]["text"]);
+    let last = events.last().unwrap();
+    assert_eq!((&last["type"], &last["delta"]["usage"]), (&"message-end".into(), &whole["usage"]));
+    assert_eq!(whole["finish_reason"], "MAX_TOKENS");
+    let (used, charged) = (&whole["usage"]["tokens"], &whole["usage"]["billed_units"]);
+    assert!(used["input_tokens"].as_u64() > charged["input_tokens"].as_u64());
+    for end in mock.ended(2).await {
+        assert_eq!((&end["billed_input"], &end["billed_output"]), (&used["input_tokens"], &used["output_tokens"]));
+        assert_eq!(end["dialect"], "cohere-chat");
+    }
+
+    let tools = body.replacen('{', &format!("{{{TOOLS},"), 1);
+    let called = mock.post("/v2/chat", &[], &tools).await.json();
+    let arguments = called["message"]["tool_calls"][0]["function"]["arguments"].as_str().unwrap();
+    let pieces: String = mock
+        .post("/v2/chat", &[], &tools.replacen('{', r#"{"stream":true,"#, 1))
+        .await
+        .events()
+        .iter()
+        .filter_map(|event| event["delta"]["message"]["tool_calls"]["function"]["arguments"].as_str())
+        .collect();
+    assert_eq!((pieces.as_str(), &called["finish_reason"]), (arguments, &"TOOL_CALL".into()));
+    let refused = mock.post("/v2/chat", &[("x-mock-status", "404")], body).await;
+    assert!(refused.status == 404 && refused.json()["message"].is_string());
+    mock.stop().await;
+}
+
+#[tokio::test]
+async fn mistral_reports_usage_unasked_and_calls_a_tool_in_one_chunk() {
+    let mock = Mock::start().await;
+    let whole = mock.post("/mistral/v1/chat/completions", &[], CHAT).await.json();
+    let events = mock.post("/mistral/v1/chat/completions", &[], CHAT_STREAM).await.events();
+    let text: String = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(text, whole["choices"][0]["message"]["content"]);
+    let (last, others) = events.split_last().unwrap();
+    assert_eq!(last["usage"], whole["usage"]);
+    assert!(others.iter().all(|event| event.get("usage").is_none()));
+
+    let tools = CHAT_STREAM.replacen('{', &format!("{{{TOOLS},"), 1);
+    let events = mock.post("/mistral/v1/chat/completions", &[], &tools).await.events();
+    let calls: Vec<_> = events.iter().filter(|event| event["choices"][0]["delta"]["tool_calls"].is_array()).collect();
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0]["choices"][0]["delta"]["tool_calls"][0]["function"]["name"], "weather");
+    let embedded = mock.post("/mistral/v1/embeddings", &[], r#"{"model":"e","input":["a"]}"#).await.json();
+    assert!(embedded["id"].is_string());
+    let refused = mock.post("/mistral/v1/chat/completions", &[("x-mock-status", "429")], CHAT).await;
+    assert_eq!((refused.status, &refused.json()["object"]), (429, &"error".into()));
+    mock.stop().await;
+}
+
+#[tokio::test]
 async fn the_smaller_routes_answer() {
     let mock = Mock::start().await;
     let ollama = mock.post("/api/chat", &[], r#"{"model":"l","messages":[{"role":"user","content":"x"}]}"#).await;

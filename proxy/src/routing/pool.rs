@@ -177,8 +177,9 @@ mod tests {
         }
         assert!(pool.quick().is_none());
         assert_eq!(sorted(&pool, &[], SECOND), ["k3"]);
+        let tagged = ["x".to_owned()];
         let ask = |tags, now| Ask { tags, model: "m", conversation: ["bot", ""], now };
-        assert!(pool.any_usable(&ask(&[], SECOND)) && !pool.any_usable(&ask(&["x".to_owned()], SECOND)));
+        assert!(pool.any_usable(&ask(&[], SECOND)) && !pool.any_usable(&ask(&tagged, SECOND)));
         let _ = pool.keys[2].health.hear(Signal::Limited(40 * SECOND), "m", 0, 0);
         assert!(!pool.any_usable(&ask(&[], SECOND)) && pool.any_usable(&ask(&[], 31 * SECOND)));
         assert_eq!(ids(&pool, &[], SECOND), Err(NoneLeft { cooling: Some(19 * SECOND) }));

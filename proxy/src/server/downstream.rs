@@ -36,6 +36,7 @@ pub(super) struct SessionDownstream {
     version: Version,
     expects_continue: bool,
     content_length: Option<u64>,
+    chunked: bool,
     head_written: bool,
     finished: bool,
     broken: bool,
@@ -57,6 +58,7 @@ impl SessionDownstream {
                 .headers
                 .get(EXPECT)
                 .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+            chunked: head.headers.contains_key(TRANSFER_ENCODING),
             content_length: content_length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()),
             head_written: false,
             finished: false,
@@ -222,6 +224,12 @@ impl Downstream for SessionDownstream {
             Length::Open | Length::NoBody | Length::Upgraded => {}
         }
         headers.remove(CONNECTION);
+        // pingora's parser takes some chunks that others would not (an empty
+        // size, a line feed in an extension): what follows one that came to
+        // nothing is not taken for a request.
+        if self.chunked && status.is_client_error() {
+            self.session.set_keepalive(None);
+        }
         if length == Length::Upgraded {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             self.session.set_read_timeout(None);

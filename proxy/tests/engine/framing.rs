@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{BODY, Node, Options, SECRET, TOKEN, Vendor, chat, read_all, read_until, until};
+use crate::support::{BODY, Node, Options, PATIENCE, SECRET, TOKEN, Vendor, chat, read_all, read_until, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 
@@ -219,4 +219,38 @@ async fn a_bot_with_a_list_of_models_gets_no_other_by_any_route() {
         format!("GET /v1/openai/realtime?model=dear-1 HTTP/1.1\r\nhost: g\r\nx-api-key: {TOKEN}\r\n{upgrade}\r\n\r\n");
     client.write_all(request.as_bytes()).await.expect("writes");
     read_until(&mut client, |text| text.contains("model_not_allowed")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packed_answer_that_nobody_asked_for_passes_as_it_is() {
+    for (encoding, magic) in [("gzip", &b"\x1f\x8b"[..]), ("zstd", b"\x28\xb5\x2f\xfd"), ("br", b"\x1b\x03")] {
+        for content_type in ["application/json", "text/event-stream"] {
+            let body: Vec<u8> = magic.iter().copied().chain((0..=255).cycle().take(40_000)).collect();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-encoding: {encoding}\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            let answer = [head.as_bytes(), &body].concat();
+            let vendor = Vendor::start(move |_, mut stream: TcpStream| {
+                let answer = answer.clone();
+                async move {
+                    stream.write_all(&answer).await.ok()?;
+                    Some(stream)
+                }
+            })
+            .await;
+            let node = Node::start(vendor.address, Options::default()).await;
+            let mut client = node.connect().await;
+            let asks = "accept-encoding: gzip, br, zstd\r\nconnection: close\r\n";
+            client.write_all(chat(BODY, asks).as_bytes()).await.expect("writes");
+            let mut got = Vec::new();
+            let read = tokio::io::AsyncReadExt::read_to_end(&mut client, &mut got);
+            tokio::time::timeout(PATIENCE, read).await.expect("closes in time").expect("reads");
+            let named = format!("content-encoding: {encoding}\r\n");
+            assert!(String::from_utf8_lossy(&got).to_ascii_lowercase().contains(&named), "{encoding}");
+            assert!(got.ends_with(&body), "{encoding} {content_type}: {} bytes", got.len());
+            let seen = vendor.last().head.to_ascii_lowercase();
+            assert!(seen.contains("accept-encoding: identity\r\n"), "{seen}");
+        }
+    }
 }

@@ -44,14 +44,14 @@ fn needles() -> Vec<String> {
     parts.iter().map(|p| p.concat()).collect()
 }
 
-/// Machine paths, package hosts and numbers of tickets. The lock file names
-/// its registry and is left out.
+/// Machine paths, package hosts and numbers of tickets. Lock files name
+/// their registry and are left out.
 #[must_use]
 pub fn places(files: &[Source]) -> Vec<Violation> {
     let needles = needles();
     let ticket = ["issue", " #"].concat();
     let mut violations = Vec::new();
-    for file in files.iter().filter(|f| f.path != "Cargo.lock" && !f.path.ends_with("package-lock.json")) {
+    for file in files.iter().filter(|f| !f.path.ends_with("Cargo.lock") && !f.path.ends_with("package-lock.json")) {
         for (number, line) in file.text.lines().enumerate() {
             let hit = needles.iter().find(|needle| line.contains(needle.as_str()));
             let ticket_hit = line.to_lowercase().contains(&ticket) || numbered_ticket(line);

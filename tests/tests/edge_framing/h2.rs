@@ -13,6 +13,9 @@ use clawgate_tests::edge::usage::{processor, resident};
 use clawgate_tests::stack::{Bot, Stack, chat_request};
 use clawgate_tests::wait::until;
 
+/// Opens so many streams; says how many were taken, and whether GOAWAY came.
+type Attack = fn(&Target, u32) -> (u32, bool);
+
 struct Target {
     stack: Stack,
     pair: Pair,
@@ -76,9 +79,8 @@ fn attacks_end_their_own_connection_only() {
     let before = resident(pid);
     let (connections, streams) = if verify() { (10, 10_000) } else { (4, 2_000) };
     let mut loaded = Vec::new();
-    for (name, attack) in
-        [("A4 rapid reset", rapid_reset as fn(&Target, u32) -> (u32, bool)), ("A5 made to reset", made_to_reset)]
-    {
+    let attacks: [(&str, Attack); 2] = [("A4 rapid reset", rapid_reset), ("A5 made to reset", made_to_reset)];
+    for (name, attack) in attacks {
         let samples = target.while_serving(|_| {
             for _ in 0..connections {
                 let (sent, told) = attack(&target, streams);

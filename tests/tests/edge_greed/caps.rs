@@ -88,7 +88,8 @@ fn without_free_files_the_node_waits_and_recovers() {
     let set = Command::new(prlimit).args(["--pid", &pid.to_string(), "--nofile=512:512"]).status();
     assert!(set.is_ok_and(|status| status.success()), "prlimit");
     // More than it can take: the rest waits in the kernel.
-    let crowd: Vec<TcpStream> = (0..1200).filter_map(|_| TcpStream::connect(stack.data()).ok()).collect();
+    let crowd: Vec<TcpStream> =
+        (0..900).filter_map(|_| TcpStream::connect_timeout(&stack.data(), Duration::from_secs(1)).ok()).collect();
     assert!(crowd.len() > 600, "{} connected", crowd.len());
     let files = || std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
     until("all files to be used", Duration::from_secs(10), || (files() >= 505).then_some(()));

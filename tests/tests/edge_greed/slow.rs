@@ -62,21 +62,7 @@ fn slow_clients_are_thrown_out_and_idle_ones_cost_little() {
         |rate| Source { name: "legit", request: chat_request(&bot.token), rate: AtomicU64::new(rate), connections: 16 };
     let quiet = Load::run(data, &[source(200)], |load| wait_for(load, 200));
 
-    let before = resident(pid);
-    let mut kept: Vec<TcpStream> = (0..idle).map(|_| TcpStream::connect(data).expect("connected")).collect();
-    // Idle after a request, not before one: all buffers have been used once.
-    let get = Request::new("GET", "/v1/nowhere/x").encode(data);
-    for stream in &mut kept {
-        stream.write_all(&get).expect("sent");
-    }
-    for stream in &mut kept {
-        let count = stream.read(&mut [0_u8; 4096]).expect("an answer");
-        assert!(count > 0);
-    }
-    let each = resident(pid).saturating_sub(before) / idle;
-    println!("B4: {idle} idle connections, {each} bytes each");
-    assert!(each <= 25 * 1024, "{each} bytes for each idle connection");
-
+    let mut kept = idle_ones(data, pid, idle);
     let before = resident(pid);
     let head = b"POST /v1/openai/chat/completions HTTP/1.1\r\nHost: a\r\nX: ";
     let body = format!(
@@ -120,8 +106,32 @@ fn slow_clients_are_thrown_out_and_idle_ones_cost_little() {
     assert_eq!(good, samples.len());
     assert!(each <= 40 * 1024, "{each} bytes for each slow connection");
     let mut probe = kept.swap_remove(0);
-    probe.write_all(&get).expect("an idle connection is still there");
+    probe.write_all(&nothing(data)).expect("an idle connection is still there");
     assert!(probe.read(&mut [0_u8; 4096]).is_ok_and(|count| count > 0));
+}
+
+/// What is refused without a look at anything.
+fn nothing(address: SocketAddr) -> Vec<u8> {
+    Request::new("GET", "/v1/nowhere/x").encode(address)
+}
+
+/// B4: connections that are idle after a request, so that all their buffers have
+/// been used once.
+fn idle_ones(data: SocketAddr, pid: u32, count: u64) -> Vec<TcpStream> {
+    let before = resident(pid);
+    let mut kept: Vec<TcpStream> = (0..count).map(|_| TcpStream::connect(data).expect("connected")).collect();
+    let get = nothing(data);
+    for stream in &mut kept {
+        stream.write_all(&get).expect("sent");
+    }
+    for stream in &mut kept {
+        let read = stream.read(&mut [0_u8; 4096]).expect("an answer");
+        assert!(read > 0);
+    }
+    let each = resident(pid).saturating_sub(before) / count;
+    println!("B4: {count} idle connections, {each} bytes each");
+    assert!(each <= 25 * 1024, "{each} bytes for each idle connection");
+    kept
 }
 
 fn wait_for(load: &Load<'_>, count: usize) {
@@ -177,7 +187,8 @@ fn readers_that_hardly_read_hold_little() {
 /// Half of them read a kilobyte a second, the others nothing.
 fn slow_ones_stay(mut readers: Vec<Connection>, endless: &Endless) {
     let began = Instant::now();
-    let (steady, stalled) = readers.split_at_mut(readers.len() / 2);
+    let half = readers.len() / 2;
+    let (steady, stalled) = readers.split_at_mut(half);
     for reader in steady.iter_mut() {
         reader.stream().set_nonblocking(true).expect("non-blocking");
     }

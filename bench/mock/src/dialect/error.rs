@@ -69,7 +69,13 @@ pub(super) fn shaped(dialect: Dialect, status: u16, code: Option<&str>, message:
                 .collect();
             json!({"error": {"code": status, "message": message, "status": name, "details": details}})
         }
+        Dialect::Mistral if status == 401 => json!({"detail": message}),
+        Dialect::Mistral => {
+            let kind = if status == 429 { "rate_limited" } else { "invalid_request_error" };
+            json!({"object": "error", "message": message, "type": kind, "param": null, "code": code})
+        }
         Dialect::Ollama => json!({"error": message}),
+        Dialect::Cohere => json!({"id": "00000000-0000-4000-8000-000000000000", "message": message}),
     };
     Answer::json(status, &body, Bill::default())
 }

@@ -4,9 +4,11 @@
 //! Deliberately absent: sockets, time, the ledger.
 
 mod anthropic;
+mod cohere;
 mod error;
 mod gemini;
 mod lists;
+mod mistral;
 mod ollama;
 mod openai_chat;
 mod openai_completions;
@@ -24,6 +26,8 @@ pub(crate) enum Dialect {
     Anthropic,
     Gemini,
     Ollama,
+    Cohere,
+    Mistral,
 }
 
 /// What a path asks for.
@@ -43,6 +47,7 @@ pub(crate) enum Operation {
     OllamaChat,
     OllamaGenerate,
     OllamaEmbed,
+    CohereChat,
     Models,
 }
 
@@ -71,6 +76,7 @@ impl Operation {
             Self::OllamaChat => "ollama-chat",
             Self::OllamaGenerate => "ollama-generate",
             Self::OllamaEmbed => "ollama-embed",
+            Self::CohereChat => "cohere-chat",
             Self::Models => "models",
         }
     }
@@ -102,14 +108,17 @@ pub(crate) fn route(path: &str, hints: Hints) -> Option<Route<'_>> {
         return Some(Route { dialect: Dialect::Gemini, operation, model: Some(model) });
     }
     let of_ollama = before.ends_with("/api") || before == "api";
+    // A dialect of its own on another vendor's paths: told by what is in front of them.
+    let openai = if path.starts_with("/mistral/") { Dialect::Mistral } else { Dialect::OpenAi };
     match last {
-        "completions" if before.ends_with("/chat") => plain(Dialect::OpenAi, Operation::Chat),
+        "completions" if before.ends_with("/chat") => plain(openai, Operation::Chat),
         "completions" => plain(Dialect::OpenAi, Operation::Completions),
         "responses" => plain(Dialect::OpenAi, Operation::Responses),
-        "embeddings" => plain(Dialect::OpenAi, Operation::Embeddings),
+        "embeddings" => plain(openai, Operation::Embeddings),
         "messages" => plain(Dialect::Anthropic, Operation::Messages),
         "count_tokens" => plain(Dialect::Anthropic, Operation::CountTokens),
         "chat" if of_ollama => plain(Dialect::Ollama, Operation::OllamaChat),
+        "chat" if before.ends_with("/v2") || before == "v2" => plain(Dialect::Cohere, Operation::CohereChat),
         "generate" if of_ollama => plain(Dialect::Ollama, Operation::OllamaGenerate),
         "embed" if of_ollama => plain(Dialect::Ollama, Operation::OllamaEmbed),
         "tags" if of_ollama => plain(Dialect::Ollama, Operation::Models),
@@ -160,7 +169,11 @@ pub(crate) fn speak(route: Route<'_>, body: &[u8], sse: bool, credential: &str, 
         let answer = error::answer(route.dialect, status, knobs.error_code.as_deref(), credential);
         return Spoken { answer, model: plan.model, stream: false };
     }
+    let of_mistral = route.dialect == Dialect::Mistral;
     let (answer, stream) = match route.operation {
+        Operation::Chat if of_mistral && plan.stream => (mistral::stream(&plan, knobs), true),
+        Operation::Chat if of_mistral => (mistral::whole(&plan, knobs), false),
+        Operation::Embeddings if of_mistral => (mistral::embeddings(&plan, &sketch, knobs), false),
         Operation::Chat if plan.stream => (openai_chat::stream(&plan, knobs), true),
         Operation::Chat => (openai_chat::whole(&plan, knobs), false),
         Operation::Completions if plan.stream => (openai_completions::stream(&plan, knobs), true),
@@ -181,6 +194,8 @@ pub(crate) fn speak(route: Route<'_>, body: &[u8], sse: bool, credential: &str, 
             (ollama::generate(&plan, knobs, route.operation, stream), stream)
         }
         Operation::OllamaEmbed => (ollama::embed(&plan), false),
+        Operation::CohereChat if plan.stream => (cohere::stream(&plan, knobs), true),
+        Operation::CohereChat => (cohere::whole(&plan, knobs), false),
         Operation::Models => (lists::models(route), false),
     };
     let mut answer = answer;
@@ -213,6 +228,11 @@ fn account_headers(dialect: Dialect, plan: &Plan, answer: &mut Answer) {
             add("anthropic-organization-id", "org-mock".to_owned());
             add("anthropic-ratelimit-requests-remaining", "9999".to_owned());
         }
+        Dialect::Cohere => {
+            add("x-debug-trace-id", plan.id("", 900));
+            add("x-endpoint-monthly-call-limit", "1000".to_owned());
+        }
+        Dialect::Mistral => add("x-ratelimit-remaining-req-minute", "59".to_owned()),
         Dialect::Gemini | Dialect::Ollama => {}
     }
 }
@@ -241,6 +261,7 @@ mod tests {
             ("/v1beta/models/g:generateContent", Operation::Generate),
             ("/v1/projects/p/models/g:streamGenerateContent", Operation::StreamGenerate),
             ("/api/chat", Operation::OllamaChat),
+            ("/v2/chat", Operation::CohereChat),
             ("/v1/models", Operation::Models),
             ("/v1/models/gpt-4o", Operation::Models),
         ];

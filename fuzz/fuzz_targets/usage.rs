@@ -1,0 +1,82 @@
+//! Every reader of usage, chosen by the first byte: the same report however the
+//! answer was cut, and no number that cannot be a count.
+
+#![no_main]
+
+use clawgate_fuzz::dialect::Protocol;
+use clawgate_fuzz::wire::{Meter, Report};
+use clawgate_fuzz::{choice, cut};
+use libfuzzer_sys::fuzz_target;
+
+const PROTOCOLS: [Protocol; 22] = [
+    Protocol::OpenAiChat,
+    Protocol::OpenAiCompletions,
+    Protocol::OpenAiResponses,
+    Protocol::OpenAiEmbeddings,
+    Protocol::OpenAiAudio,
+    Protocol::OpenAiImages,
+    Protocol::Rerank,
+    Protocol::AnthropicMessages,
+    Protocol::AnthropicComplete,
+    Protocol::PromptCount,
+    Protocol::Gemini,
+    Protocol::GeminiEmbed,
+    Protocol::GeminiInteractions,
+    Protocol::Cohere,
+    Protocol::CohereEmbed,
+    Protocol::Ollama,
+    Protocol::OllamaEmbed,
+    Protocol::DashScope,
+    Protocol::Hunyuan,
+    Protocol::BedrockConverse,
+    Protocol::BedrockInvoke,
+    Protocol::Opaque,
+];
+/// Those whose arithmetic differs, and one that has none.
+const VENDORS: [&str; 8] = ["openai", "xai", "mistral", "perplexity", "groq", "deepseek", "azure-openai", "custom"];
+/// The largest count there is.
+const LARGEST: u64 = 1 << 53;
+
+fn report(protocol: Protocol, vendor: &str, pieces: &[&[u8]]) -> Report {
+    let mut meter = Meter::new(protocol, vendor);
+    for piece in pieces {
+        meter.push(piece);
+    }
+    meter.finish()
+}
+
+fuzz_target!(|data: &[u8]| {
+    let (which, rest) = choice(data);
+    let (seed, answer) = choice(rest);
+    let protocol = PROTOCOLS[usize::from(which) % PROTOCOLS.len()];
+    let vendor = VENDORS[usize::from(seed) % VENDORS.len()];
+    let whole = report(protocol, vendor, &[answer]);
+    let cut = report(protocol, vendor, &cut(answer, seed));
+    assert_eq!(cut, whole, "{protocol:?} of {vendor}");
+
+    let usage = &whole.usage;
+    let counts = [
+        usage.input,
+        usage.cached_input,
+        usage.cache_write,
+        usage.output,
+        usage.reasoning,
+        usage.total,
+        usage.billing.cache_write_1h,
+        usage.billing.input_audio,
+        usage.billing.output_audio,
+        usage.billing.billed_input,
+        usage.billing.billed_output,
+    ];
+    // Sums of a few clamped counts, never a wrapped number.
+    assert!(counts.iter().flatten().all(|count| *count <= 16 * LARGEST), "{usage:?}");
+    let within = |part: Option<u64>, all: Option<u64>| part.unwrap_or(0) <= all.unwrap_or(u64::MAX);
+    assert!(within(usage.cached_input, usage.input) && within(usage.reasoning, usage.output), "{usage:?}");
+    if let Some(code) = &whole.error {
+        let plain = code.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+        assert!(plain && code.len() <= 64, "{code:?}");
+    }
+    if protocol == Protocol::Opaque {
+        assert_eq!(whole, Report::default());
+    }
+});
