@@ -187,7 +187,8 @@ fn readers_that_hardly_read_hold_little() {
 /// Half of them read a kilobyte a second, the others nothing.
 fn slow_ones_stay(mut readers: Vec<Connection>, endless: &Endless) {
     let began = Instant::now();
-    let (steady, stalled) = readers.split_at_mut(readers.len() / 2);
+    let half = readers.len() / 2;
+    let (steady, stalled) = readers.split_at_mut(half);
     for reader in steady.iter_mut() {
         reader.stream().set_nonblocking(true).expect("non-blocking");
     }
