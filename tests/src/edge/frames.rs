@@ -134,7 +134,7 @@ impl Wire {
     ///
     /// # Errors
     /// The connection ended or stays silent.
-    pub fn next(&mut self) -> io::Result<Frame> {
+    pub fn read_frame(&mut self) -> io::Result<Frame> {
         loop {
             if let Some(found) = self.buffered() {
                 return Ok(found);
@@ -181,6 +181,6 @@ impl Wire {
     /// Reads to the end of the connection.
     #[must_use]
     pub fn rest(&mut self) -> Vec<Frame> {
-        std::iter::from_fn(|| self.next().ok()).collect()
+        std::iter::from_fn(|| self.read_frame().ok()).collect()
     }
 }
