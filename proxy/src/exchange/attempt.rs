@@ -3,6 +3,7 @@
 //! Nothing has been sent to the client yet, so another key may be tried; once
 //! `relay` begins, never again.
 
+use std::iter::Peekable;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -80,7 +81,7 @@ impl From<Refusal> for Failed {
 pub async fn attempt<'a, D: Downstream>(
     settlement: &mut Settlement<'a>,
     task: &Task<'_>,
-    candidates: Ordered<'_>,
+    mut candidates: Peekable<Ordered<'_>>,
     spare: impl Fn(&Facts) -> bool + Send + Sync,
     watch: &mut Watch<'_>,
     down: &mut D,
@@ -89,17 +90,13 @@ pub async fn attempt<'a, D: Downstream>(
     let Task { received, prepared, weight } = *task;
     let vendor: &str = &prepared.vendor.slug;
     let mut tally = Tally::default();
-    let mut candidates = candidates.peekable();
     while let Some(key) = candidates.next() {
         if !reserve(settlement, key, weight, &mut tally).await {
             continue;
         }
         settlement.facts.key = Some((key.id.clone(), key.id_header.clone()));
         settlement.open()?;
-        let ask = asks_usage(prepared, key);
-        let asked_usage = ask.is_some();
-        let splices: SmallVec<[Splice; 3]> =
-            ask.into_iter().chain(weight.and_then(Weight::splice)).chain(prepared.rename.clone()).collect();
+        let (splices, asked_usage) = splices(prepared, key, weight);
         let began = settlement.facts.elapsed_micros();
         let answered = send(settlement, received, prepared, key, &splices);
         let event = first(answered, settlement, watch, down).await;
@@ -107,20 +104,16 @@ pub async fn attempt<'a, D: Downstream>(
         let left = std::mem::take(settlement.leaving.get_mut());
         let took = settlement.facts.elapsed_micros().saturating_sub(began);
         settlement.facts.waited_micros += took;
-        let note = |facts: &mut Facts, status, reason| {
-            let millis = u32::try_from(took / 1000).unwrap_or(u32::MAX);
-            facts.tried.push(Tried { key_id: key.id.clone(), status, reason, began_micros: began, millis });
-        };
+        let note = |facts: &mut Facts, status, reason| facts.tried.push(tried(key, status, reason, began, took));
+        settlement.owed |= left && matches!(event, Event::ClientGone | Event::Revoked);
         match event {
             Event::ClientGone => {
                 note(&mut settlement.facts, 0, "client_gone");
                 settlement.client_gone = true;
-                settlement.owed |= left;
-                return Err(Refusal::new(Code::RequestTimeout, "the client closed the connection").into());
+                return Err(client_gone());
             }
             Event::Revoked => {
                 note(&mut settlement.facts, 0, "revoked");
-                settlement.owed |= left;
                 return Err(watch::refusal().into());
             }
             Event::Drained(answer, drain) => {
@@ -131,16 +124,16 @@ pub async fn attempt<'a, D: Downstream>(
                 let status = answer.status.as_u16();
                 let in_time = settlement.facts.started.elapsed() < NEXT_KEY_UNTIL;
                 let more = candidates.peek().is_some() && in_time;
-                let (reason, relay) = tally.judge(status, signal, more);
+                let (reason, last) = tally.judge(status, signal, more);
                 note(&mut settlement.facts, status, reason);
-                if relay && !reason.is_empty() && in_time && spare(&settlement.facts) {
-                    services.metrics.upstream_failed(vendor, reason);
-                    return Err(Failed { refusal: turned_away(vendor, status), next: true, asked: true });
-                }
-                if relay {
+                let elsewhere = last && !reason.is_empty() && in_time && spare(&settlement.facts);
+                if last && !elsewhere {
                     return Ok(Chosen { answer, asked_usage, drain: None });
                 }
                 services.metrics.upstream_failed(vendor, reason);
+                if elsewhere {
+                    return Err(turned_away(vendor, status));
+                }
             }
             Event::Answered(Err(failure)) => {
                 note(&mut settlement.facts, 0, failure.kind.label());
@@ -153,8 +146,12 @@ pub async fn attempt<'a, D: Downstream>(
             break;
         }
     }
-    let (next, asked) = (tally.may_go_on(weight.is_some()), tally.last.is_some());
-    Err(Failed { refusal: tally.refusal(vendor), next, asked })
+    Err(tally.gives_up(vendor, weight.is_some()))
+}
+
+fn tried(key: &Key, status: u16, reason: &'static str, began_micros: u64, took_micros: u64) -> Tried {
+    let millis = u32::try_from(took_micros / 1000).unwrap_or(u32::MAX);
+    Tried { key_id: key.id.clone(), status, reason, began_micros, millis }
 }
 
 /// Lets the key's state hear what an answer said of it; the request left so long
@@ -232,6 +229,18 @@ async fn first<'a, D: Downstream>(
         },
         () = watch.ended() => Event::Revoked,
     }
+}
+
+/// What changes the body for this key, and whether usage is asked for by it.
+fn splices(prepared: &Prepared<'_>, key: &Key, weight: Option<&Weight>) -> (SmallVec<[Splice; 3]>, bool) {
+    let ask = asks_usage(prepared, key);
+    let asked_usage = ask.is_some();
+    let limit = weight.and_then(Weight::splice);
+    (ask.into_iter().chain(limit).chain(prepared.rename.clone()).collect(), asked_usage)
+}
+
+fn client_gone() -> Failed {
+    Refusal::new(Code::RequestTimeout, "the client closed the connection").into()
 }
 
 /// The splice that asks for usage on the client's behalf with this key.
@@ -333,6 +342,11 @@ impl Tally {
     /// The key was left out.
     fn refused(&mut self, refusal: Refusal) {
         self.quota.get_or_insert(refusal);
+    }
+
+    fn gives_up(self, vendor: &str, quota: bool) -> Failed {
+        let (next, asked) = (self.may_go_on(quota), self.last.is_some());
+        Failed { refusal: self.refusal(vendor), next, asked }
     }
 
     /// Whether another place may be tried: nothing of what was sent here may still

@@ -119,5 +119,5 @@ async fn with_keys<'a, D: Downstream>(
         Failed { refusal, next, asked: false }
     })?;
     let task = Task { received, prepared, weight: weight.as_ref() };
-    attempt(settlement, &task, candidates, spare, watch, down).await
+    attempt(settlement, &task, candidates.peekable(), spare, watch, down).await
 }

@@ -181,15 +181,7 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
     let resource = |id: &str, body| wire::Resource { id: id.into(), body: Some(body) };
     let mut content = Content::default();
     let bodies = [
-        (
-            "ten_1",
-            Body::Tenant(wire::Tenant {
-                slug: "t".into(),
-                suspended: false,
-                time_zone: "UTC".into(),
-                ..Default::default()
-            }),
-        ),
+        ("ten_1", Body::Tenant(wire::Tenant { slug: "t".into(), time_zone: "UTC".into(), ..Default::default() })),
         (
             "key_1",
             Body::ProviderKey(wire::ProviderKey {
@@ -210,10 +202,7 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
                 state: wire::BotState::Enabled.into(),
                 allowed_models: options.models.iter().map(|&model| model.to_owned()).collect(),
                 on_disconnect: if options.drains { "drain" } else { "cancel" }.into(),
-                fallbacks: vec![wire::ModelFallback {
-                    from: "m".into(),
-                    to: options.fallbacks.iter().map(|&model| model.to_owned()).collect(),
-                }],
+                fallbacks: vec![chain(options.fallbacks)],
                 default_max_tokens: 100,
                 requests_per_minute: if options.counted { 1_000_000 } else { 0 },
                 tokens_per_minute: if options.counted { PLENTY } else { 0 },
@@ -238,6 +227,11 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
     let inputs =
         Inputs { sealing_key: &sealing_key, secrets: &secrets, turns: &turns, healths: &healths, slices, gates };
     compile(&content, &version, &inputs).expect("compiles")
+}
+
+/// What is tried after model `m`.
+fn chain(to: &[&str]) -> wire::ModelFallback {
+    wire::ModelFallback { from: "m".into(), to: to.iter().map(|&model| model.to_owned()).collect() }
 }
 
 /// Leases what the quotas have.
