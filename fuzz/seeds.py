@@ -14,19 +14,31 @@ RECORDINGS = pathlib.Path(os.environ.get("CLAWGATE_RECORDINGS") or HERE.parent /
 OUT = pathlib.Path(sys.argv[1])
 # Longer recordings only make a target slow.
 LONGEST = 8000
-# As the target `usage` numbers them, by the name of a recording's protocol.
+# As the target `usage` numbers them, by a recording's name for them.
 PROTOCOLS = {
     "openai-chat": 0,
     "openai-completions": 1,
     "openai-responses": 2,
     "openai-embeddings": 3,
+    "voyage": 3,
+    "openai-audio": 4,
+    "openai-images": 5,
+    "rerank-openai": 6,
     "anthropic-messages": 7,
+    "anthropic-complete": 8,
+    "anthropic-count": 9,
+    "gemini-count": 9,
     "gemini": 10,
-    "cohere": 13,
-    "ollama": 15,
+    "gemini-embed": 11,
+    "gemini-interactions": 12,
+    "cohere-v1": 13,
+    "cohere-v2": 13,
+    "ollama-chat": 15,
+    "ollama-generate": 15,
+    "ollama-embed": 16,
     "dashscope": 17,
-    "hunyuan": 18,
-    "bedrock": 19,
+    "bedrock-converse": 19,
+    "bedrock-invoke": 20,
 }
 
 PATHS = (
@@ -60,14 +72,13 @@ def recording(folder):
         put("peek", name, request)
         put("splice", name, request)
     protocol = str(meta.get("protocol"))
-    number = next((number for prefix, number in PROTOCOLS.items() if protocol.startswith(prefix)), 0)
-    put("usage", name, bytes([number, len(name)]) + answer)
+    put("usage", name, bytes([PROTOCOLS.get(protocol, 0), len(name)]) + answer)
     framing = str(meta.get("framing"))
     if framing == "sse":
         put("sse", name, bytes([len(name), 0]) + answer)
     elif "ndjson" in framing:
         put("ndjson", name, bytes([len(name)]) + answer)
-    elif protocol.startswith("bedrock") and framing != "json":
+    elif framing == "aws-eventstream":
         put("eventstream", name, bytes([len(name)]) + answer)
 
 
