@@ -12,7 +12,7 @@ const FILE_DEBT: ratchet::Debt<'_> = &[];
 /// Functions over the limit when the rule came. May only shrink.
 const FUNCTION_DEBT: ratchet::Debt<'_> = &[];
 /// Files that may say `unsafe`, each with its reason beside the block.
-const UNSAFE: &[&str] = &["proxy/src/metering/spool/mapped.rs"];
+const UNSAFE: &[&str] = &["proxy/src/metering/spool/tail.rs"];
 
 fn one(violations: &[Violation], needle: &str) {
     assert!(violations.iter().any(|v| v.0.contains(needle)), "expected {needle:?} in {violations:?}");

@@ -132,7 +132,7 @@ pub async fn attempt<'a, D: Downstream>(
                 }
                 services.metrics.upstream_failed(vendor, reason);
                 if elsewhere {
-                    return Err(turned_away(vendor, status));
+                    return Err(Failed { refusal: turned_away(vendor, status), next: true, asked: true });
                 }
             }
             Event::Answered(Err(failure)) => {

@@ -24,7 +24,9 @@ pub(super) fn models(route: Route<'_>) -> Answer {
             "first_id": names.first(),
             "last_id": names.last(),
         }),
-        (Dialect::Gemini | Dialect::Ollama | Dialect::Cohere, None) => json!({"models": entries(route.dialect, &names)}),
+        (Dialect::Gemini | Dialect::Ollama | Dialect::Cohere, None) => {
+            json!({"models": entries(route.dialect, &names)})
+        }
     };
     Answer::json(200, &body, Bill::default())
 }
@@ -35,7 +37,9 @@ fn entries(dialect: Dialect, names: &[&str]) -> Vec<Value> {
 
 fn entry(dialect: Dialect, name: &str) -> Value {
     match dialect {
-        Dialect::OpenAi | Dialect::Mistral => json!({"id": name, "object": "model", "created": 1_704_067_200, "owned_by": "mock"}),
+        Dialect::OpenAi | Dialect::Mistral => {
+            json!({"id": name, "object": "model", "created": 1_704_067_200, "owned_by": "mock"})
+        }
         Dialect::Anthropic => {
             json!({"type": "model", "id": name, "display_name": name, "created_at": "2025-01-01T00:00:00Z"})
         }
