@@ -85,10 +85,6 @@ pub(crate) fn proxy(args: &ProxyArgs, place: &Place) -> Result<(), Failure> {
     let data = DataDir::at(place.data_dir.clone());
     data.prepare()?;
     let _held = up::lock_node(&data, args.proxy.upgrade, up::LOCK_WAIT)?;
-    // Also a successor's way to tell the supervisor who to look after now.
-    let pid_file = data.run_file("proxy.pid");
-    files::write_private(&pid_file, format!("{}\n", std::process::id()).as_bytes())
-        .map_err(|e| Failure::failed(&format!("writing {}", pid_file.display()), e))?;
     if args.supervised {
         liveness::follow_supervisor()?;
     }

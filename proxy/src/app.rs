@@ -43,8 +43,6 @@ const THREADS_PER_SHARD: usize = 4;
 /// So long after it was told to stop a node with kept connections is there for
 /// what was under way on them.
 const LINGER: Duration = Duration::from_millis(350);
-/// How often it is looked whether a new configuration has served.
-const TRIALS: Duration = Duration::from_millis(200);
 /// Last chance to ship usage before the process ends; what is not shipped is
 /// on disk and goes with the successor.
 const LAST_FLUSH: Duration = Duration::from_millis(400);
@@ -108,7 +106,6 @@ struct Node {
     stopping: Arc<AtomicBool>,
     shipper: ShipperHandle,
     handover: Handover,
-    trials: Arc<Trials>,
     spans: Option<Spans>,
 }
 
@@ -137,8 +134,8 @@ impl Node {
         let identity = Arc::new(IdentityCell::open(&config.data_dir)?);
         let channel = ControlChannel::new(config.control.clone());
         let cache = Arc::new(Cache::open(&config.data_dir.join("node/config"))?);
-        let trials = Arc::new(Trials::open(&config.data_dir.join("node")));
-        let activate = activation(&config, identity.clone(), &services, trials.clone());
+        let trials = Trials::open(&config.data_dir.join("node"));
+        let activate = activation(&config, identity.clone(), &services, trials);
         let mut client = SyncClient::new(SyncParts {
             identity: identity.clone(),
             channel: channel.clone(),
@@ -169,13 +166,12 @@ impl Node {
         let sweeping = services.clone();
         tokio::spawn(async move { sweeping.client.sweep().await });
         tokio::spawn(prober(&services).run());
-        tokio::spawn(watch_trials(trials.clone(), services.clone()));
         tokio::spawn(async move {
             let Err(error) = client.run().await;
             tracing::error!(%error, "this node cannot enrol; it serves what it has");
         });
         let shipper = handle;
-        Ok(Self { config, services, bound, state, stopping: Arc::default(), shipper, handover, trials, spans })
+        Ok(Self { config, services, bound, state, stopping: Arc::default(), shipper, handover, spans })
     }
 
     async fn serve(mut self) -> Result<(), ProxyError> {
@@ -185,7 +181,7 @@ impl Node {
         let front = Front::new(gateway.clone(), self.config.max_connections);
         let pressure = self.services.pressure.clone();
         tokio::spawn(watch_memory(pressure.clone(), self.config.memory_limit));
-        publish_addresses(&self.config.data_dir, &self.bound)?;
+        publish(&self.config.data_dir, &self.bound)?;
         for bound in std::mem::take(&mut self.bound) {
             let (metrics, shutdown) = (self.services.metrics.clone(), shutdown.clone());
             if bound.name() == "admin" {
@@ -207,7 +203,6 @@ impl Node {
         self.stopping.store(true, Ordering::Relaxed);
         gateway.stop();
         let _ = stop.send(true);
-        self.trials.end();
         self.drain(&mut signals, &front).await;
         Ok(())
     }
@@ -362,18 +357,13 @@ fn tracing_to(config: &ProxyConfig) -> Result<(Traces, Option<Spans>, Arc<Metric
 }
 
 /// What `sync` calls to put a configuration into service: compile, then swap.
-fn activation(
-    config: &ProxyConfig,
-    identity: Arc<IdentityCell>,
-    services: &Arc<Services>,
-    trials: Arc<Trials>,
-) -> Activate {
+fn activation(config: &ProxyConfig, identity: Arc<IdentityCell>, services: &Arc<Services>, trials: Trials) -> Activate {
     let (turns, healths) = (Turns::default(), Healths::new(config.key_probe_interval));
     let services = services.clone();
     let crash = config.test_crash_on.clone();
     Arc::new(move |content: &Content, secrets: &HashMap<String, SealedSecret>, version: &Version| {
         let sealing_key = identity.sealing_key().ok_or_else(|| vec!["this node has no sealing key yet".to_owned()])?;
-        trials.begin(version, services.inflight.ended()).map_err(|reason| {
+        trials.begin(version).map_err(|reason| {
             services.metrics.config_nacks.inc();
             vec![reason]
         })?;
@@ -388,7 +378,9 @@ fn activation(
             slices: &services.slices,
             gates: &services.gates,
         };
-        match compile(content, version, &inputs) {
+        let built = compile(content, version, &inputs);
+        trials.end(version);
+        match built {
             Ok(snapshot) => {
                 tracing::info!(version = %snapshot.version, bots = snapshot.bots, keys = snapshot.keys.len(), "configuration in service");
                 services.metrics.config_version.set(version.revision);
@@ -398,7 +390,6 @@ fn activation(
             Err(reasons) => {
                 services.metrics.config_nacks.inc();
                 tracing::warn!(?reasons, revision = version.revision, "configuration refused");
-                trials.end();
                 Err(reasons)
             }
         }
@@ -407,14 +398,6 @@ fn activation(
 
 fn is_bot(resource: &Resource, hostname: &str) -> bool {
     matches!(&resource.body, Some(Body::Bot(bot)) if bot.hostname == hostname)
-}
-
-/// Strikes out configurations that have served.
-async fn watch_trials(trials: Arc<Trials>, services: Arc<Services>) {
-    loop {
-        tokio::time::sleep(TRIALS).await;
-        trials.look(services.inflight.ended());
-    }
 }
 
 /// What `sync` calls when it hears how many nodes there are.
@@ -467,14 +450,20 @@ fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// Where supervisor, tests and people find the real addresses.
-fn publish_addresses(data_dir: &Path, bound: &[Bound]) -> Result<(), ProxyError> {
+/// Where supervisor, tests and people find the real addresses, and the process
+/// that serves there: a successor is named once it has the listeners and hears
+/// signals.
+fn publish(data_dir: &Path, bound: &[Bound]) -> Result<(), ProxyError> {
     let addresses: HashMap<&str, String> = bound.iter().map(|b| (b.name(), b.address.to_string())).collect();
-    let path = data_dir.join("run/proxy.json");
-    let text = serde_json::json!(addresses).to_string();
-    let new = path.with_extension("json.new");
-    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path));
-    written.map_err(io(format!("writing {}", path.display())))
+    let files =
+        [("proxy.json", serde_json::json!(addresses).to_string()), ("proxy.pid", format!("{}\n", std::process::id()))];
+    for (name, text) in files {
+        let path = data_dir.join("run").join(name);
+        let new = path.with_added_extension("new");
+        let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path));
+        written.map_err(io(format!("writing {}", path.display())))?;
+    }
+    Ok(())
 }
 
 enum Wanted {

@@ -126,7 +126,8 @@ fn request(bot: &Bot, id: &str, stream: bool) -> Request {
 #[test]
 fn upgrades_under_load_fail_no_request_and_end_no_stream() {
     let size = size();
-    let mut stack = Stack::start();
+    // So that a failure shows what the nodes say of it.
+    let mut stack = Stack::start_with(|_, node| node.spec.set("--access-log", "off"));
     let bot = stack.ordinary("sk-upgrade", "upgraded");
     let group = Pid::from_raw(i32::try_from(stack.node.process().id()).expect("pid"));
     let node = Node { pid_file: stack.folder.path().join("node/run/proxy.pid"), group };

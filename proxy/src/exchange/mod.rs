@@ -134,12 +134,6 @@ impl Inflight {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// How many have ended since the process started.
-    #[must_use]
-    pub fn ended(&self) -> u64 {
-        self.total().saturating_sub(self.now() as u64)
-    }
-
     fn enter(&self) -> (Place<'_>, bool) {
         self.total.fetch_add(1, Ordering::Relaxed);
         let before = self.now.fetch_add(1, Ordering::Relaxed);

@@ -1,20 +1,20 @@
 //! Keeps a configuration from ending the process again and again.
 //!
-//! Before a configuration is built it is noted on disk, and struck out once the
-//! process has served with it. One that was noted [`MOST`] times and never struck
-//! out is refused, by this process and those after it, so that the node goes on
-//! with an older one and says why. A panic is no matter of this file: it is a
-//! refusal like any other.
+//! Before a configuration is built it is noted on disk, and struck out once it is
+//! built or refused. One that was noted [`MOST`] times and never struck out is
+//! refused, by this process and those after it, so that the node goes on with an
+//! older one and says why. A panic is no matter of this file: it is a refusal like
+//! any other.
 //!
-//! Deliberately absent: how a predecessor died. Whoever kills nodes from outside
-//! would have to meet the few milliseconds of three activations of one
-//! configuration in a row.
+//! Deliberately absent: what happens after a configuration is in service, because
+//! nobody can tell a death by its fault from one by somebody else's hand, and to
+//! refuse a good one is worse. Whoever kills nodes from outside would have to meet
+//! the few milliseconds of three activations of one configuration in a row.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use clawgate_shared::proto::node::Version;
 
@@ -23,31 +23,12 @@ const FILE: &str = "trials";
 const MOST: u32 = 3;
 /// Configurations that are remembered.
 const REMEMBERED: usize = 16;
-/// A process that lived so long with a configuration has served with it, should
-/// nobody have asked for anything.
-pub const LONG_ENOUGH: Duration = Duration::from_secs(10);
-
 /// The notes of a node.
 #[derive(Debug)]
 pub struct Trials {
     path: PathBuf,
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
     /// Hash of a configuration and how often it was noted, oldest first.
-    noted: Vec<(String, u32)>,
-    /// What was activated last, and has not served yet.
-    running: Option<Running>,
-}
-
-#[derive(Debug)]
-struct Running {
-    hash: String,
-    since: Instant,
-    /// Exchanges that had ended before.
-    ended: u64,
+    noted: Mutex<Vec<(String, u32)>>,
 }
 
 impl Trials {
@@ -63,77 +44,52 @@ impl Trials {
             let (hash, times) = line.split_once(' ')?;
             Some((hash.to_owned(), times.parse().ok()?))
         });
-        Self { path, inner: Mutex::new(Inner { noted: noted.take(REMEMBERED).collect(), running: None }) }
+        Self { path, noted: Mutex::new(noted.take(REMEMBERED).collect()) }
     }
 
-    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn noted(&self) -> std::sync::MutexGuard<'_, Vec<(String, u32)>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that `version` is about to be built; `ended`: exchanges that have
-    /// ended so far.
+    /// Notes that `version` is about to be built.
     ///
     /// # Errors
     /// It has ended the process too often: the reason, for an admin.
-    pub fn begin(&self, version: &Version, ended: u64) -> Result<(), String> {
-        let mut inner = self.inner();
-        if let Some(running) = inner.running.take() {
-            inner.strike(&running.hash);
-        }
-        let hash = version.hash.as_str();
-        let times = inner.noted.iter().find(|(known, _)| known == hash).map_or(0, |(_, times)| *times);
+    pub fn begin(&self, version: &Version) -> Result<(), String> {
+        let mut noted = self.noted();
+        let known = noted.iter().find(|(hash, _)| *hash == version.hash);
+        let times = known.map_or(0, |(_, times)| *times);
         if times >= MOST {
             return Err(format!(
                 "this node ended {times} times while it took this configuration; it does not try again"
             ));
         }
-        inner.strike(hash);
-        if inner.noted.len() >= REMEMBERED {
-            inner.noted.remove(0);
+        noted.retain(|(hash, _)| *hash != version.hash);
+        if noted.len() >= REMEMBERED {
+            noted.remove(0);
         }
-        inner.noted.push((hash.to_owned(), times + 1));
-        inner.running = Some(Running { hash: hash.to_owned(), since: Instant::now(), ended });
-        self.write(&inner);
+        noted.push((version.hash.clone(), times + 1));
+        self.write(&noted);
         Ok(())
     }
 
-    /// Strikes out what has served: an exchange has ended since, or it was long
-    /// enough. Whether something is still on trial.
-    pub fn look(&self, ended: u64) -> bool {
-        let mut inner = self.inner();
-        let served = |running: &mut Running| ended > running.ended || running.since.elapsed() >= LONG_ENOUGH;
-        if let Some(running) = inner.running.take_if(served) {
-            inner.strike(&running.hash);
-            self.write(&inner);
-        }
-        inner.running.is_some()
-    }
-
-    /// The process ends as it should, or refused what was on trial.
-    pub fn end(&self) {
-        let mut inner = self.inner();
-        if let Some(running) = inner.running.take() {
-            inner.strike(&running.hash);
-            self.write(&inner);
-        }
+    /// Strikes it out: it is in service, or refused.
+    pub fn end(&self, version: &Version) {
+        let mut noted = self.noted();
+        noted.retain(|(hash, _)| *hash != version.hash);
+        self.write(&noted);
     }
 
     /// For the death of this process, not of the machine: nothing is synced.
-    fn write(&self, inner: &Inner) {
+    fn write(&self, noted: &[(String, u32)]) {
         let mut text = format!("{}\n", env!("CARGO_PKG_VERSION"));
-        for (hash, times) in &inner.noted {
+        for (hash, times) in noted {
             let _infallible = writeln!(text, "{hash} {times}");
         }
         let next = self.path.with_extension("tmp");
         if let Err(error) = fs::write(&next, text).and_then(|()| fs::rename(&next, &self.path)) {
             tracing::warn!(%error, "which configuration is tried was not noted");
         }
-    }
-}
-
-impl Inner {
-    fn strike(&mut self, hash: &str) {
-        self.noted.retain(|(known, _)| known != hash);
     }
 }
 
@@ -151,35 +107,33 @@ mod tests {
         for _ in 0..3 {
             // The older one is served first, as at every start.
             let trials = Trials::open(dir.path());
-            trials.begin(&version("good"), 0).expect("is tried");
-            assert!(!trials.look(1), "it served");
-            trials.begin(&version("bad"), 1).expect("is tried");
+            trials.begin(&version("good")).expect("is tried");
+            trials.end(&version("good"));
+            trials.begin(&version("bad")).expect("is tried");
         }
         let trials = Trials::open(dir.path());
-        trials.begin(&version("good"), 0).expect("is tried");
-        let reason = trials.begin(&version("bad"), 0).expect_err("is refused");
+        trials.begin(&version("good")).expect("is tried");
+        let reason = trials.begin(&version("bad")).expect_err("is refused");
         assert!(reason.contains("3 times"), "{reason}");
-        trials.begin(&version("next"), 0).expect("is tried");
-        trials.end();
-        assert!(Trials::open(dir.path()).begin(&version("bad"), 0).is_err(), "for good");
+        trials.begin(&version("next")).expect("is tried");
+        trials.end(&version("next"));
+        assert!(Trials::open(dir.path()).begin(&version("bad")).is_err(), "for good");
         fs::write(dir.path().join(FILE), "0.0.0\nbad 3\n").expect("writes");
-        Trials::open(dir.path()).begin(&version("bad"), 0).expect("another release had the fault");
+        Trials::open(dir.path()).begin(&version("bad")).expect("another release had the fault");
     }
 
     #[test]
-    fn one_that_serves_or_is_followed_is_struck_out() {
+    fn one_that_was_built_is_struck_out_and_no_more_are_remembered_than_some() {
         let dir = tempfile::tempdir().expect("directory");
         for _ in 0..10 {
             let trials = Trials::open(dir.path());
-            trials.begin(&version("a"), 7).expect("is tried");
-            assert!(trials.look(7), "nothing ended yet");
-            trials.begin(&version("b"), 7).expect("is tried");
-            assert!(!trials.look(8));
+            trials.begin(&version("a")).expect("is tried");
+            trials.end(&version("a"));
         }
         let trials = Trials::open(dir.path());
         for number in 0..40 {
-            trials.begin(&version(&number.to_string()), 0).expect("is tried");
+            trials.begin(&version(&number.to_string())).expect("is tried");
         }
-        assert!(Trials::open(dir.path()).inner().noted.len() <= REMEMBERED);
+        assert_eq!(Trials::open(dir.path()).noted().len(), REMEMBERED);
     }
 }

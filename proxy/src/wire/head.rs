@@ -212,13 +212,14 @@ fn named(name: &[u8], wanted: &[u8]) -> bool {
     name.iter().zip(wanted).all(|(byte, want)| byte.eq_ignore_ascii_case(want) || (*byte == b'_' && *want == b'-'))
 }
 
+/// A comma may stand in a name, and is how two headers of one name are joined.
 fn is_host(value: &[u8]) -> bool {
     !value.is_empty()
         && value.len() <= 260
         && value.iter().all(|byte| {
             byte.is_ascii_alphanumeric()
                 || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'[' | b']')
-                || is_sub_delim(*byte)
+                || (is_sub_delim(*byte) && *byte != b',')
         })
 }
 

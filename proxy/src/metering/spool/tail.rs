@@ -47,7 +47,7 @@ static THIS_BOOT: LazyLock<Option<[u8; 36]>> = LazyLock::new(|| {
 /// What a log has in memory.
 #[derive(Debug)]
 pub(super) struct Tail {
-    path: PathBuf,
+    log_path: PathBuf,
     memory: MmapMut,
     halves: [Half; 2],
     /// Which half is written.
@@ -100,7 +100,8 @@ impl Tail {
             tracing::debug!(%error, "the end of a usage segment comes into memory page by page");
         }
         let first = Half { base: offset, ..Half::default() };
-        let mut tail = Self { path, memory, halves: [first, Half::default()], current: 0, boot: *boot };
+        let mut tail =
+            Self { log_path: log_path.to_owned(), memory, halves: [first, Half::default()], current: 0, boot: *boot };
         tail.note_bases();
         Ok(tail)
     }
@@ -211,12 +212,19 @@ impl Tail {
         0
     }
 
-    /// The log has everything: the file goes.
+    /// The log has everything: the file goes. Nothing in it is beyond the log's end
+    /// should it not.
     pub(super) fn remove(self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            // Nothing in it is beyond the log's end.
-            tracing::debug!(%error, "the end of a usage segment was not removed");
-        }
+        forget(&self.log_path);
+    }
+}
+
+/// Removes what there is beside a log that is gone.
+pub(super) fn forget(log_path: &Path) {
+    if let Err(error) = fs::remove_file(path_of(log_path))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, "the end of a usage segment was not removed");
     }
 }
 
