@@ -18,7 +18,7 @@ fn traced(stack: &Stack, collector: &Collector, count: usize) -> Vec<Span> {
     until_good(&what, Duration::from_secs(10), || collector.spans(), |spans| spans.len() >= count)
 }
 
-fn named<'a>(spans: &'a [Span], kind: i32, code: i64) -> Vec<&'a Span> {
+fn named(spans: &[Span], kind: i32, code: i64) -> Vec<&Span> {
     let status = |span: &&Span| span.kind == kind && span.get("http.response.status_code") == code;
     spans.iter().filter(status).collect()
 }

@@ -53,8 +53,11 @@ const SCENARIOS: usize = 180;
 /// Longest a vendor may go on after an SDK gave up.
 const HANG_UP: f64 = 2.0;
 
-/// Programs that run beside each other: an interpreter with the SDKs it loads.
-fn programs() -> Option<[(&'static str, PathBuf, PathBuf, Vec<&'static str>); 3]> {
+/// A name, an interpreter, its script and the SDKs it loads.
+type Program = (&'static str, PathBuf, PathBuf, Vec<&'static str>);
+
+/// Programs that run beside each other.
+fn programs() -> Option<[Program; 3]> {
     let (python, node) = (python()?, node()?);
     let script = root().join("tests/sdk/matrix/main.py");
     let vendors = vec!["openai", "anthropic", "google", "cohere", "mistral", "ollama"];
