@@ -8,30 +8,6 @@ use clawgate_fuzz::wire::{Meter, Report};
 use clawgate_fuzz::{choice, cut};
 use libfuzzer_sys::fuzz_target;
 
-const PROTOCOLS: [Protocol; 22] = [
-    Protocol::OpenAiChat,
-    Protocol::OpenAiCompletions,
-    Protocol::OpenAiResponses,
-    Protocol::OpenAiEmbeddings,
-    Protocol::OpenAiAudio,
-    Protocol::OpenAiImages,
-    Protocol::Rerank,
-    Protocol::AnthropicMessages,
-    Protocol::AnthropicComplete,
-    Protocol::PromptCount,
-    Protocol::Gemini,
-    Protocol::GeminiEmbed,
-    Protocol::GeminiInteractions,
-    Protocol::Cohere,
-    Protocol::CohereEmbed,
-    Protocol::Ollama,
-    Protocol::OllamaEmbed,
-    Protocol::DashScope,
-    Protocol::Hunyuan,
-    Protocol::BedrockConverse,
-    Protocol::BedrockInvoke,
-    Protocol::Opaque,
-];
 /// Those whose arithmetic differs, and one that has none.
 const VENDORS: [&str; 8] = ["openai", "xai", "mistral", "perplexity", "groq", "deepseek", "azure-openai", "custom"];
 /// The largest count there is.
@@ -48,7 +24,7 @@ fn report(protocol: Protocol, vendor: &str, pieces: &[&[u8]]) -> Report {
 fuzz_target!(|data: &[u8]| {
     let (which, rest) = choice(data);
     let (seed, answer) = choice(rest);
-    let protocol = PROTOCOLS[usize::from(which) % PROTOCOLS.len()];
+    let protocol = Protocol::ALL[usize::from(which) % Protocol::ALL.len()];
     let vendor = VENDORS[usize::from(seed) % VENDORS.len()];
     let whole = report(protocol, vendor, &[answer]);
     let cut = report(protocol, vendor, &cut(answer, seed));

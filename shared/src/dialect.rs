@@ -84,6 +84,34 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Every one, once.
+    pub const ALL: [Self; 24] = [
+        Self::OpenAiChat,
+        Self::OpenAiCompletions,
+        Self::OpenAiResponses,
+        Self::OpenAiRealtime,
+        Self::OpenAiEmbeddings,
+        Self::OpenAiAudio,
+        Self::OpenAiImages,
+        Self::Rerank,
+        Self::AnthropicMessages,
+        Self::AnthropicComplete,
+        Self::PromptCount,
+        Self::Gemini,
+        Self::GeminiEmbed,
+        Self::GeminiInteractions,
+        Self::GeminiLive,
+        Self::Cohere,
+        Self::CohereEmbed,
+        Self::Ollama,
+        Self::OllamaEmbed,
+        Self::DashScope,
+        Self::Hunyuan,
+        Self::BedrockConverse,
+        Self::BedrockInvoke,
+        Self::Opaque,
+    ];
+
     /// Whether `stream_options.include_usage` is a field of this protocol.
     #[must_use]
     pub const fn has_stream_options(self) -> bool {

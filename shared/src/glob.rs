@@ -34,6 +34,17 @@ impl Glob {
     }
 }
 
+/// Whether a model of a vendor is on a list, by its own name or with the vendor's
+/// before a slash (`openai/*`). An empty list has every model.
+#[must_use]
+pub fn lists_model(list: &[Glob], vendor: &str, model: &str) -> bool {
+    if list.is_empty() || list.iter().any(|glob| glob.matches(model)) {
+        return true;
+    }
+    let full = format!("{vendor}/{model}");
+    list.iter().any(|glob| glob.matches(&full))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +66,21 @@ mod tests {
             ("", "x", false),
         ] {
             assert_eq!(Glob::new(pattern).matches(text), expected, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn a_list_has_models_by_either_name() {
+        let list = |patterns: &[&str]| patterns.iter().map(|pattern| Glob::new(pattern)).collect::<Vec<_>>();
+        for (patterns, model, listed) in [
+            (&[][..], "m", true),
+            (&["m"], "m", true),
+            (&["openai/m"], "m", true),
+            (&["openai/*"], "any", true),
+            (&["groq/*"], "m", false),
+            (&["other", "m*"], "mini", true),
+        ] {
+            assert_eq!(lists_model(&list(patterns), "openai", model), listed, "{patterns:?} {model}");
         }
     }
 }

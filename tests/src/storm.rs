@@ -6,6 +6,10 @@ use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use crate::http::{Connection, Request, Response};
+use crate::wait::until;
+
+/// More than any storm takes.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Sends `request` `count` times over `connections` and looks at every answer;
 /// `at_half` runs once, when half of them are under way.
@@ -29,9 +33,10 @@ pub fn storm(
             }
         };
         let threads: Vec<_> = (0..connections).map(|_| scope.spawn(send)).collect();
-        while next.load(Ordering::Relaxed) < count / 2 && !threads.iter().all(ScopedJoinHandle::is_finished) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until("half of the requests", LONGEST, || {
+            let half = next.load(Ordering::Relaxed) >= count / 2;
+            (half || threads.iter().all(ScopedJoinHandle::is_finished)).then_some(())
+        });
         at_half();
     });
 }

@@ -106,7 +106,10 @@ fn what_is_revoked_is_refused_by_three_nodes_within_a_second() {
                     (network.resets() > resets || stop.load(Ordering::Relaxed)).then_some(())
                 });
                 network.heal();
-                thread::sleep(LOSS);
+                let healed = Instant::now();
+                until("the next loss", 2 * LOSS, || {
+                    (healed.elapsed() >= LOSS || stop.load(Ordering::Relaxed)).then_some(())
+                });
             }
         });
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -442,4 +442,40 @@ mod tests {
         keeper.stop().await;
         assert!(!is_alive(second));
     }
+
+    #[tokio::test]
+    async fn an_upgrade_while_a_predecessor_drains_is_for_its_successor() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| root.path().join(name);
+        // On the first SIGQUIT the first starts the second, and goes on.
+        let script = "trap 'echo $1 >> \"$HERE/told\"; [ $1 = 2 ] || { $AGAIN 2 & echo $! > \"$HERE/test.pid\"; }' QUIT; \
+                      : > \"$HERE/listens$1\"; while :; do sleep 0.05; done";
+        let file = at("node.sh");
+        let again = format!("env --default-signal=QUIT /bin/sh {}", file.display());
+        let script = script.replace("$AGAIN", &again).replace("$HERE", &root.path().display().to_string());
+        std::fs::write(&file, script).expect("writes");
+        let (mut spec, _writer) = spec(root.path(), &format!("exec {again} 1"));
+        spec.drain_cap = Duration::from_millis(200);
+        let mut keeper = Keeper::start(spec);
+        let first = running(&keeper, 0).await;
+        keeper.settled().await;
+        let exists = async |name: &str| {
+            while !at(name).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        exists("listens1").await;
+        keeper.upgrade().await;
+        exists("listens2").await;
+        keeper.upgrade().await;
+        let second = running(&keeper, first).await;
+        while std::fs::read_to_string(at("told")).unwrap_or_default() != "1\n2\n" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(is_alive(first) && is_alive(second), "the first one still drains");
+        keeper.stop().await;
+        while is_alive(first) || is_alive(second) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }

@@ -54,7 +54,7 @@ async fn the_first_reason_to_refuse_is_told() {
     let control = Control::start().await;
     control.key("k").await;
     let body = json!({
-        "hostname": "b", "allowed_vendors": ["openai"], "allowed_models": ["gpt-*"],
+        "hostname": "b", "allowed_vendors": ["openai"], "allowed_models": ["gpt-*", "openai/o4*"],
         "limits": {"requests_per_minute": 60},
         "quotas": [
             {"metric": "total_tokens", "window": "day", "limit": 1000, "model": "gpt-5*"},
@@ -64,6 +64,7 @@ async fn the_first_reason_to_refuse_is_told() {
     control.create("/bots", body).await;
     for (vendor, model, code) in [
         ("openai", "gpt-4o", None),
+        ("openai", "o4-mini", None),
         ("openai", "o3", Some("model_not_allowed")),
         ("openai", "", Some("model_missing")),
         ("groq", "gpt-4o", Some("vendor_not_allowed")),

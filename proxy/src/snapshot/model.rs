@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use clawgate_shared::catalogue::{self, Vendor};
+use clawgate_shared::glob::lists_model;
 use clawgate_shared::pricing::Sources;
 use clawgate_shared::token::TokenHash;
 use http::HeaderValue;
@@ -144,10 +145,6 @@ impl Bot {
     /// the vendor's before a slash.
     #[must_use]
     pub fn allows_model(&self, vendor: &str, model: &str) -> bool {
-        if self.allowed_models.is_empty() || self.allowed_models.iter().any(|glob| glob.matches(model)) {
-            return true;
-        }
-        let full = format!("{vendor}/{model}");
-        self.allowed_models.iter().any(|glob| glob.matches(&full))
+        lists_model(&self.allowed_models, vendor, model)
     }
 }

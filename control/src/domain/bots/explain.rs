@@ -6,14 +6,15 @@
 
 use std::cmp::Reverse;
 
-use clawgate_shared::catalogue::{self, CustomVendor, RootTarget, Vendor, base_for_key, resolve};
+use clawgate_shared::catalogue::{self, RootTarget, Vendor, base_for_key, resolve};
 use clawgate_shared::clock;
 use clawgate_shared::dialect::Dialect;
-use clawgate_shared::glob::Glob;
+use clawgate_shared::glob::{Glob, lists_model};
 use clawgate_shared::origin::BaseUrl;
 use clawgate_shared::pricing::candidates;
 
 use crate::domain::rules::Errors;
+use crate::domain::vendors::entry;
 use crate::domain::{Caller, Domain, DomainError, Permission};
 use crate::fleet::{Cooling, KeyStates};
 use crate::prices::Table;
@@ -184,18 +185,7 @@ pub async fn explain(
     let tenant = tenants::get(&mut tx, tenant_id).await?.ok_or(DomainError::NotFound { what: "tenant" })?;
     let bot = bots::get(&mut tx, tenant_id, hostname).await?.ok_or(DomainError::NotFound { what: "bot" })?;
     let own = vendors::get(&mut tx, tenant_id, vendor).await?;
-    let own = own.and_then(|row| {
-        Vendor::custom(CustomVendor {
-            slug: &row.slug,
-            title: &row.title,
-            base_url: &row.base_url,
-            auth: &row.auth,
-            dialect: &row.dialect,
-            include_usage: &row.include_usage,
-            routes: &row.routes,
-        })
-        .ok()
-    });
+    let own = own.and_then(|row| entry(&row).ok());
     let known = catalogue::find(vendor).or(own.as_ref());
     let mut quotas = Vec::new();
     let project = bot.project_id.as_deref().unwrap_or_default();
@@ -217,8 +207,7 @@ pub async fn explain(
         _ => false,
     };
     tx.commit().await?;
-    let allowed =
-        |list: &[String], text: &str| list.is_empty() || list.iter().any(|glob| Glob::new(glob).matches(text));
+    let allowed: Vec<Glob> = bot.allowed_models.iter().map(|pattern| Glob::new(pattern)).collect();
     let mut out = Explanation {
         tenant_suspended: tenant.state == TenantState::Suspended,
         tenant_limits: tenant.limits,
@@ -226,7 +215,7 @@ pub async fn explain(
         model: model.to_owned(),
         vendor_known: known.is_some(),
         vendor_allowed: bot.allowed_vendors.is_empty() || bot.allowed_vendors.iter().any(|slug| slug == vendor),
-        model_allowed: allowed(&bot.allowed_models, model),
+        model_allowed: lists_model(&allowed, vendor, model),
         refusal: None,
         bot,
         quotas,

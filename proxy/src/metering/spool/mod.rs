@@ -4,6 +4,7 @@
 //! <dir>/epoch                      last epoch number, +1 at every start
 //! <dir>/epochs/<epoch>/lock        held (flock) by the writer or its successor
 //!                      0003-00000000000000000512.seg   shard 3 from position 512
+//!                      0003-00000000000000000512.seg.tail   its end, until that is synced
 //!                      0003.cursor                     acknowledged below this
 //! ```
 //!

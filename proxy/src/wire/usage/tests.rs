@@ -211,30 +211,6 @@ fn an_opaque_route_reads_nothing() {
     assert_eq!(report, Report::default());
 }
 
-/// Every protocol that is read.
-const PROTOCOLS: [Protocol; 20] = [
-    Protocol::OpenAiChat,
-    Protocol::OpenAiCompletions,
-    Protocol::OpenAiResponses,
-    Protocol::OpenAiEmbeddings,
-    Protocol::OpenAiAudio,
-    Protocol::OpenAiImages,
-    Protocol::Rerank,
-    Protocol::AnthropicMessages,
-    Protocol::AnthropicComplete,
-    Protocol::PromptCount,
-    Protocol::Gemini,
-    Protocol::GeminiEmbed,
-    Protocol::GeminiInteractions,
-    Protocol::Cohere,
-    Protocol::CohereEmbed,
-    Protocol::Ollama,
-    Protocol::DashScope,
-    Protocol::Hunyuan,
-    Protocol::BedrockConverse,
-    Protocol::BedrockInvoke,
-];
-
 fn stream() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "data: {\"model\":\"a\",\"usage\":null}\n\n",
@@ -304,7 +280,7 @@ proptest! {
         let mut cuts = cuts;
         cuts.sort_unstable();
         let body = if json { format!("[{}]", stream.replace("data: ", "").replace("\n\n", ",")) } else { stream };
-        for protocol in PROTOCOLS {
+        for protocol in Protocol::ALL {
             same_for_every_split(protocol, body.as_bytes(), &cuts)?;
         }
     }
@@ -328,7 +304,7 @@ proptest! {
     ) {
         let mut cuts = cuts;
         cuts.sort_unstable();
-        for protocol in PROTOCOLS {
+        for protocol in Protocol::ALL {
             for start in [&b""[..], b"data: {\"usage\":", b"{\"usage\":", b"{\"done\":true,\"eval_count\":", b"\0\0\0\x40\0\0\0\x10"] {
                 same_for_every_split(protocol, &[start, &bytes[..]].concat(), &cuts)?;
             }
