@@ -6,6 +6,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use clawgate_tests::config::missing;
@@ -142,11 +143,16 @@ fn a_full_disk_refuses_what_is_new_settles_what_has_begun_and_loses_nothing() {
         println!("{} served until the disk was full", sent + more);
         assert!(full);
         assert_eq!(house.stack.mock.inflight(), SLOW, "the slow ones must still be under way");
-        let (status, why) = house.ready();
-        assert!(status == 503 && why.contains("spool"), "{status} {why}");
+        // As long as nobody takes what there is, whatever the node had in reserve.
+        until("the slow ones answered", PATIENCE, || {
+            let (status, why) = house.ready();
+            assert!(status == 503 && why.contains("spool"), "{status} {why}");
+            slow.iter().all(ScopedJoinHandle::is_finished).then_some(())
+        });
         for request in slow {
             assert_eq!(request.join().expect("no panic"), 200);
         }
+        assert_eq!(house.ready().0, 503);
     });
     let metrics = house.metrics();
     assert!(metrics.contains("clawgate_refusals_total{code=\"spool_full\"}"), "{metrics}");

@@ -78,6 +78,8 @@ const MAX_SHARDS: u32 = 256;
 const MAX_RESERVE: u64 = 64 << 20;
 /// What an open may take; one with long names takes more.
 const USUAL_OPEN: u64 = 1024;
+/// A spool that was full has room again when this part of it is free.
+const ROOM_AGAIN: u64 = 64;
 /// Segments are never smaller.
 const MIN_SEGMENT: u64 = 4096;
 
@@ -159,6 +161,8 @@ struct Shared {
     room: AtomicU64,
     /// The last write failed.
     failing: AtomicBool,
+    /// The last open or refusal found no room.
+    full: AtomicBool,
     write_failures: AtomicU64,
     bytes: AtomicU64,
     lost: AtomicU64,
@@ -178,6 +182,7 @@ impl Shared {
             limit_bytes,
             room: AtomicU64::new(u64::MAX),
             failing: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             write_failures: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lost: AtomicU64::new(0),
@@ -204,10 +209,20 @@ impl Shared {
         self.limit_bytes.min(self.room.load(Ordering::Relaxed))
     }
 
-    /// What opens and refusals may fill.
+    /// What opens and refusals may fill; once they did, some must come free before
+    /// there is room again, so that nobody is told now this and now that: disks
+    /// count in blocks, and records are smaller.
     fn budget_of_opens(&self) -> u64 {
         let limit = self.limit();
-        limit - (limit / 8).min(MAX_RESERVE)
+        let budget = limit - (limit / 8).min(MAX_RESERVE);
+        if self.full.load(Ordering::Relaxed) { budget - budget / ROOM_AGAIN } else { budget }
+    }
+
+    fn note_open(&self, result: &Result<(), SpoolError>) {
+        let full = matches!(result, Err(SpoolError::Full));
+        if full != self.full.load(Ordering::Relaxed) {
+            self.full.store(full, Ordering::Relaxed);
+        }
     }
 
     /// Half full: space is worth more than a few system calls.
@@ -331,8 +346,7 @@ impl Spool {
             Some(SpoolTicket { shard }) => (shard, self.shard(shard)?),
             None => self.own_shard(),
         };
-        shard.append(self.shared.budget_of_opens(), |out| record.encode(out))?;
-        self.wake();
+        self.append_if_room(shard, |out| record.encode(out))?;
         Ok(SpoolTicket { shard: index })
     }
 
@@ -353,7 +367,13 @@ impl Spool {
     /// As [`Self::append_open`]; the refusal is then not counted.
     pub fn append_refusal(&self, record: &SettleRecord<'_>) -> Result<(), SpoolError> {
         let (_, shard) = self.own_shard();
-        shard.append(self.shared.budget_of_opens(), |out| record.encode(out))?;
+        self.append_if_room(shard, |out| record.encode(out))
+    }
+
+    fn append_if_room(&self, shard: &Shard, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), SpoolError> {
+        let result = shard.append(self.shared.budget_of_opens(), encode);
+        self.shared.note_open(&result);
+        result?;
         self.wake();
         Ok(())
     }

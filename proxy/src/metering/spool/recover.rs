@@ -207,7 +207,7 @@ fn open_segment(
         Err(HeaderError::Newer(version)) => return Err(SpoolError::NewerFormat { epoch, version }),
     };
     let micros = u64::try_from(context.shared.clock.unix_micros().saturating_sub(modified)).unwrap_or(0);
-    Ok((Segment { first_position, path, file, len, seed }, Duration::from_micros(micros)))
+    Ok((Segment { first_position, path, file, len, seed, roomy: false }, Duration::from_micros(micros)))
 }
 
 struct Tail {

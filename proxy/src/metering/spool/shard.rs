@@ -59,6 +59,8 @@ pub(super) struct Segment {
     pub(super) len: u64,
     /// What its frames' checksums begin with.
     pub(super) seed: u32,
+    /// It takes space before it needs it, to be faster.
+    pub(super) roomy: bool,
 }
 
 impl Segment {
@@ -66,13 +68,14 @@ impl Segment {
         let path = context.segment_path(first_position);
         let header = context.header(first_position);
         let disk = &context.shared.disk;
-        let file = disk.open(&path, OpenMode::Log)?;
+        let roomy = !context.shared.is_tight();
+        let file = disk.open(&path, if roomy { OpenMode::Log } else { OpenMode::Empty })?;
         if let Err(error) = file.write_all_at(&header.encode(), 0) {
             let _ = disk.remove_file(&path);
             return Err(error);
         }
         context.shared.bytes.fetch_add(SEGMENT_HEADER as u64, Ordering::Relaxed);
-        Ok(Self { first_position, path, file, len: SEGMENT_HEADER as u64, seed: header.seed() })
+        Ok(Self { first_position, path, file, len: SEGMENT_HEADER as u64, seed: header.seed(), roomy })
     }
 
     fn has_records(&self) -> bool {
@@ -337,7 +340,10 @@ impl State {
         if context.shared.bytes.load(Ordering::Relaxed).saturating_add(length) > budget {
             return Err(SpoolError::Full);
         }
-        if self.segments.back().is_none_or(|tail| tail.len >= context.segment_bytes)
+        // Long before the disk is full nothing is kept in reserve any more: what is
+        // left then changes by what is written, and a node that was full stays so.
+        let tight = context.shared.is_tight();
+        if self.segments.back().is_none_or(|tail| tail.len >= context.segment_bytes || (tight && tail.roomy))
             && let Err(error) = self.roll(context)
         {
             // The old file takes the record as well as a new one would.
