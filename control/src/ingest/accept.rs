@@ -14,7 +14,7 @@ use crate::quota::Books;
 use crate::snapshot::rollout::Rollout;
 use crate::store::usage_dims::{self, Fresh, Known};
 use crate::store::usage_ingest::{self, Cursor, EventRow, Shard};
-use crate::store::{Db, StoreError, Tx, usage_events, usage_rollup};
+use crate::store::{Db, StoreError, Tx, usage_events, usage_rollup, usage_sessions};
 
 /// Most records in one batch.
 pub const MAX_RECORDS: usize = 65_536;
@@ -288,8 +288,9 @@ pub async fn add_events(
 ) -> Result<(Vec<bool>, Fresh), StoreError> {
     let (places, fresh) = usage_dims::places(conn, known, shard, events).await?;
     let new = usage_events::insert(conn, shard, received_at, events, &places).await?;
-    let counted = events.iter().zip(&places).zip(&new).filter_map(|(pair, new)| new.then_some(pair));
-    usage_rollup::add(conn, &rollup::sum(counted)).await?;
+    let counted = || events.iter().zip(&places).zip(&new).filter_map(|(pair, new)| new.then_some(pair));
+    let before = usage_rollup::add(conn, &rollup::sum(counted())).await?;
+    usage_sessions::add(conn, &rollup::sum_late(counted(), before)).await?;
     Ok((new, fresh))
 }
 

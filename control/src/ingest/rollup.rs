@@ -1,10 +1,12 @@
-//! From events to hourly sums. Pure.
+//! From events to their sums. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::store::usage_dims::{Dims, Place};
 use crate::store::usage_ingest::EventRow;
+use crate::store::usage_query::DAY;
 use crate::store::usage_rollup::{RollupKey, RollupSums};
+use crate::store::usage_sessions::{MAX_NAME, SessionKey};
 
 /// Microseconds of an hour.
 pub const HOUR: i64 = 3_600_000_000;
@@ -38,6 +40,24 @@ pub fn sum<'a>(events: impl IntoIterator<Item = (&'a EventRow, &'a Place)>) -> V
         }
     }
     rows.into_iter().collect()
+}
+
+/// The sums by session of those `events` that began before `before`.
+pub fn sum_late<'a>(
+    events: impl IntoIterator<Item = (&'a EventRow, &'a Place)>,
+    before: i64,
+) -> BTreeMap<SessionKey, RollupSums> {
+    let name = |text: &str| text.chars().take(MAX_NAME).collect();
+    let mut rows: BTreeMap<SessionKey, RollupSums> = BTreeMap::new();
+    for (event, place) in events {
+        let open = &event.open;
+        if open.created_at < before {
+            let start_at = open.created_at - open.created_at.rem_euclid(DAY);
+            let (agent, session) = (name(&open.agent_id), name(&open.session_id));
+            add(rows.entry(SessionKey { dim_id: place.dims.bot, start_at, agent, session }).or_default(), event);
+        }
+    }
+    rows
 }
 
 fn add(sums: &mut RollupSums, event: &EventRow) {

@@ -82,6 +82,7 @@ async fn keeping(db: &Db, retention_days: u32) {
     loop {
         keep.tick().await;
         report("fold", fold::run(db, clock::now_micros()).await);
+        report("sessions", fold::sessions(db, clock::now_micros()).await);
         report("retention", retention::run(db, retention_days, clock::now_micros()).await);
     }
 }

@@ -1,13 +1,15 @@
 //! Keeps the months that events go into ahead of time, and deletes events that
-//! are older than they are to be kept. Sums stay.
+//! are older than they are to be kept. Sums stay, but for those by session.
 
 use std::time::Duration;
 
 use crate::store::usage_query::DAY;
-use crate::store::{Db, Engine, StoreError, usage_partitions, usage_retention};
+use crate::store::{Db, Engine, StoreError, usage_partitions, usage_retention, usage_sessions};
 
 /// Rows of one deletion.
 const ROWS: i64 = 2000;
+/// Dims whose days by session are deleted at a time.
+const DIMS: i64 = 200;
 /// Between two deletions, so that ingest has its turn.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -57,6 +59,12 @@ pub async fn run(db: &Db, days: u32, now: i64) -> Result<Kept, StoreError> {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+    let mut after = Some(0);
+    while let Some(dims) = after {
+        let mut tx = db.begin().await?;
+        after = usage_sessions::delete(&mut tx, cutoff - cutoff.rem_euclid(DAY), dims, DIMS).await?;
+        tx.commit().await?;
     }
     Ok(kept)
 }

@@ -60,6 +60,12 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0006_folding.sql"),
         postgres: include_str!("../../../migrations/postgres/0006_folding.sql"),
     },
+    Migration {
+        version: 8,
+        name: "usage_sessions",
+        sqlite: include_str!("../../../migrations/sqlite/0008_usage_sessions.sql"),
+        postgres: include_str!("../../../migrations/postgres/0008_usage_sessions.sql"),
+    },
 ];
 
 const CREATE_LEDGER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, \

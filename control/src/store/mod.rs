@@ -44,6 +44,7 @@ pub mod usage_proof;
 pub mod usage_query;
 pub mod usage_retention;
 pub mod usage_rollup;
+pub mod usage_sessions;
 pub mod vendors;
 
 pub use db::{Conn, Db, Engine, ReadConn, Tx};

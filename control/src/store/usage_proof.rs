@@ -1,5 +1,6 @@
 //! The proof that sums equal events: hours against their events, wider rows
-//! against narrower ones, days against their hours.
+//! against narrower ones, days against their hours, sessions against the hours
+//! of their bots.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,12 +12,13 @@ use super::row::RowExt as _;
 use super::usage_ingest::query;
 use super::usage_query::{DAY, HOUR};
 use super::usage_rollup::SUMS;
+use super::usage_sessions;
 
 /// A sum that is not that of its parts: sum minus parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
     /// `hour`: against events; `wider`: against rows of single exchanges;
-    /// `day`: against hours.
+    /// `day`: against hours; `session`: against hours of bots.
     pub what: &'static str,
     /// Whose.
     pub tenant_id: String,
@@ -107,11 +109,34 @@ static DAYS: LazyLock<Arc<str>> = LazyLock::new(|| {
         &SUMS,
         &format!(
             "SELECT dim_id AS dim, start_at, {} FROM usage_rollup_day WHERE start_at >= $1 AND start_at < $2 \
-             AND start_at < (SELECT folded_before FROM usage_state WHERE id = 1) UNION ALL \
+             AND start_at < (SELECT folded_before - folded_before % {DAY} FROM usage_state WHERE id = 1) UNION ALL \
              SELECT dim_id, start_at - start_at % 86400000000, {} FROM usage_rollup_hour WHERE start_at >= $1 \
-             AND start_at < $2 AND start_at < (SELECT folded_before FROM usage_state WHERE id = 1)",
+             AND start_at < $2 AND start_at < (SELECT folded_before - folded_before % {DAY} FROM usage_state WHERE id = 1)",
             list(&SUMS, str::to_owned),
             list(&SUMS, |sum| format!("-{sum}"))
+        ),
+    )
+});
+
+static SESSIONS: LazyLock<Arc<str>> = LazyLock::new(|| {
+    // Days that are summed up wholly, and whose events are there.
+    let days = |start: &str| {
+        format!(
+            "{start} >= $1 AND {start} < $2 AND {start} <= (SELECT sessions_before FROM usage_state WHERE id = 1) - {DAY} \
+             AND {start} >= (SELECT events_from FROM usage_state WHERE id = 1)"
+        )
+    };
+    let columns = usage_sessions::SUMS;
+    differing(
+        &columns,
+        &format!(
+            "SELECT dim_id AS dim, start_at, {} FROM usage_session_day WHERE {} UNION ALL \
+             SELECT r.dim_id, r.start_at - r.start_at % {DAY}, {} FROM usage_rollup_hour r \
+             JOIN usage_dims k ON k.id = r.dim_id WHERE k.kind = 'bot' AND {}",
+            list(&columns, str::to_owned),
+            days("start_at"),
+            list(&columns, |sum| format!("-r.{sum}")),
+            days(&format!("(r.start_at - r.start_at % {DAY})"))
         ),
     )
 });
@@ -137,6 +162,7 @@ pub async fn mismatches(
         ("hour", &*HOURS, from_hour.max(kept_hour), to_hour),
         ("wider", &*WIDER, from_hour, to_hour),
         ("day", &*DAYS, from_day, to_day),
+        ("session", &*SESSIONS, from_day, to_day),
     ] {
         let rows = query(Arc::clone(sql)).bind(from).bind(to).bind(limit).fetch_all(&mut *conn).await?;
         for row in &rows {

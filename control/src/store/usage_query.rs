@@ -2,8 +2,8 @@
 //!
 //! Invariant: whole hours and days read the sums that are kept, what is left at
 //! the ends of a span reads the events themselves; quarters of an hour, which
-//! every time zone's offset is a multiple of, read events only. All give the
-//! same numbers.
+//! every time zone's offset is a multiple of, read events only. By agent and
+//! session, whole days as far as these are summed up. All give the same numbers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::error::StoreError;
 use super::row::RowExt as _;
 use super::usage_ingest::query;
 use super::usage_rollup::folded_before;
+use super::usage_sessions::{self, AGENT, SESSION};
 
 /// Microseconds of an hour.
 pub const HOUR: i64 = 3_600_000_000;
@@ -122,6 +123,8 @@ enum Source {
     Events,
     Hours,
     Days,
+    /// Days by agent and session.
+    Sessions,
 }
 
 /// How finely a span is cut into slots.
@@ -137,7 +140,8 @@ pub enum Slot {
     Day,
 }
 
-const EVENT_SUMS: &str = "CAST(COUNT(*) AS BIGINT) AS requests, \
+/// Of events `e` with their dims `d`.
+pub(super) const EVENT_SUMS: &str = "CAST(COUNT(*) AS BIGINT) AS requests, \
     CAST(SUM(CASE WHEN d.outcome IN ('ok', 'client_disconnect') THEN 0 ELSE 1 END) AS BIGINT) AS errors, \
     CAST(SUM(COALESCE(e.input_tokens, 0)) AS BIGINT) AS input, \
     CAST(SUM(COALESCE(e.output_tokens, 0)) AS BIGINT) AS output, \
@@ -161,7 +165,7 @@ fn statement(source: Source, slot: Slot, scope: Scope<'_>, by: Option<By>) -> St
         Scope::Project(_) => "d.project_id = $4",
         Scope::Bot(_) => "d.bot_id = $4",
     };
-    let group = by.map_or("''", By::column);
+    let group = by.map_or("''", |by| by.column(source));
     if source == Source::Events {
         let slot = if slot == Slot::Whole { "CAST(0 AS BIGINT)" } else { "e.created_at - e.created_at % 900000000" };
         let place = match scope {
@@ -176,7 +180,11 @@ fn statement(source: Source, slot: Slot, scope: Scope<'_>, by: Option<By>) -> St
              ORDER BY total DESC LIMIT 10000"
         );
     }
-    let table = if source == Source::Days { "usage_rollup_day" } else { "usage_rollup_hour" };
+    let table = match source {
+        Source::Days => "usage_rollup_day",
+        Source::Sessions => "usage_session_day",
+        Source::Hours | Source::Events => "usage_rollup_hour",
+    };
     let slot = match slot {
         Slot::Whole | Slot::Quarter => "CAST(0 AS BIGINT)",
         Slot::Hour => "r.start_at",
@@ -184,6 +192,7 @@ fn statement(source: Source, slot: Slot, scope: Scope<'_>, by: Option<By>) -> St
     };
     // The widest rows that tell the groups apart.
     let kind = match (scope, by) {
+        (_, Some(By::Agent | By::Session)) => "bot",
         (Scope::Bot(_), _) => "exchange",
         (_, Some(By::Key)) => "key",
         (_, Some(By::Bot | By::Labels)) => "bot",
@@ -198,7 +207,7 @@ fn statement(source: Source, slot: Slot, scope: Scope<'_>, by: Option<By>) -> St
 }
 
 impl By {
-    const fn column(self) -> &'static str {
+    const fn column(self, source: Source) -> &'static str {
         match self {
             Self::Vendor => "d.vendor",
             Self::Model => "d.model",
@@ -207,28 +216,45 @@ impl By {
             Self::Bot => "d.bot_id",
             Self::Project => "d.project_id",
             Self::Labels => "d.labels",
-            Self::Agent => "COALESCE(e.agent_id, '')",
-            Self::Session => "COALESCE(e.session_id, '')",
+            Self::Agent if matches!(source, Source::Sessions) => "r.agent",
+            Self::Session if matches!(source, Source::Sessions) => "r.session",
+            Self::Agent => AGENT,
+            Self::Session => SESSION,
         }
     }
 
-    /// Whether sums are kept by it.
-    const fn is_summed(self) -> bool {
-        !matches!(self, Self::Agent | Self::Session)
+    /// Whether it is what clients tell of themselves.
+    const fn is_told(self) -> bool {
+        matches!(self, Self::Agent | Self::Session)
     }
 }
 
-/// A span as parts that are read from one source each. Days that are folded
-/// come from the sums of days, other whole hours from those of hours, what is
-/// left at the ends from the events.
-fn parts(from: i64, to: i64, folded: i64, slot: Slot, summed: bool) -> Vec<(Source, i64, i64)> {
-    let up = |at: i64, unit: i64| at.saturating_add(unit - 1).div_euclid(unit).saturating_mul(unit);
-    let down = |at: i64, unit: i64| at.div_euclid(unit).saturating_mul(unit);
+const fn up(at: i64, unit: i64) -> i64 {
+    down(at.saturating_add(unit - 1), unit)
+}
+
+const fn down(at: i64, unit: i64) -> i64 {
+    at.div_euclid(unit).saturating_mul(unit)
+}
+
+/// A span as parts, by what clients tell: whole days from their sums, the day
+/// that is summed up in part as far as it is, the rest from the events.
+fn parts_by_session(from: i64, to: i64, summed_before: i64) -> Vec<(Source, i64, i64)> {
+    let first = up(from, DAY).min(to);
+    let last = if to <= summed_before { down(to, DAY) } else { summed_before }.max(first);
+    let all = [(Source::Events, from, first), (Source::Sessions, first, last), (Source::Events, last, to)];
+    all.into_iter().filter(|(_, from, to)| from < to).collect()
+}
+
+/// A span as parts that are read from one source each. Whole days come from the
+/// sums of days, the running one as far as it is folded, other whole hours from
+/// those of hours, what is left at the ends from the events.
+fn parts(from: i64, to: i64, folded: i64, slot: Slot) -> Vec<(Source, i64, i64)> {
     let (first, last) = (up(from, HOUR), down(to, HOUR));
-    if !summed || slot == Slot::Quarter || first >= last {
+    if slot == Slot::Quarter || first >= last {
         return vec![(Source::Events, from, to)];
     }
-    let (mut day_first, mut day_last) = (up(first, DAY), down(last.min(folded), DAY));
+    let (mut day_first, mut day_last) = (up(first, DAY), if last <= folded { down(last, DAY) } else { folded });
     if slot == Slot::Hour || day_first >= day_last {
         (day_first, day_last) = (last, last);
     }
@@ -286,9 +312,13 @@ async fn run(conn: &mut AnyConnection, span: &Span<'_>, slot: Slot, by: Option<B
         Scope::Tenant => "",
         Scope::Project(id) | Scope::Bot(id) => id,
     };
-    let folded = folded_before(conn).await?;
+    let parts = if by.is_some_and(By::is_told) {
+        parts_by_session(span.from, span.to, usage_sessions::before(conn).await?)
+    } else {
+        parts(span.from, span.to, folded_before(conn).await?, slot)
+    };
     let mut cells = Vec::new();
-    for (source, from, to) in parts(span.from, span.to, folded, slot, by.is_none_or(By::is_summed)) {
+    for (source, from, to) in parts {
         let sql = Arc::from(statement(source, slot, span.scope, by));
         let bound = query(sql).bind(span.tenant_id.to_owned()).bind(from).bind(to).bind(part.to_owned());
         for row in &bound.fetch_all(&mut *conn).await? {
@@ -339,7 +369,7 @@ mod tests {
     #[test]
     fn a_span_is_read_in_parts_without_gap_or_overlap() {
         let names = |from: i64, to: i64, folded: i64, slot: Slot| -> String {
-            let parts = parts(from, to, folded, slot, true);
+            let parts = parts(from, to, folded, slot);
             assert_eq!((parts[0].1, parts[parts.len() - 1].2), (from, to));
             assert!(parts.windows(2).all(|pair| pair[0].2 == pair[1].1), "{parts:?}");
             parts.iter().map(|part| format!("{:?} ", part.0)).collect()
@@ -347,6 +377,13 @@ mod tests {
         let (whole, far) = (Slot::Whole, 100 * DAY);
         assert_eq!(names(DAY, 3 * DAY, far, whole), "Days ");
         assert_eq!(names(DAY, 3 * DAY, 2 * DAY, whole), "Days Hours ");
+        assert_eq!(
+            names(DAY, 3 * DAY, 2 * DAY + HOUR, whole),
+            "Days Hours ",
+            "the running day, as far as it is folded"
+        );
+        assert_eq!(names(2 * DAY, 3 * DAY, 2 * DAY + HOUR, whole), "Days Hours ");
+        assert_eq!(names(2 * DAY, 2 * DAY + HOUR, 2 * DAY + 2 * HOUR, whole), "Hours ", "a day that the span cuts off");
         assert_eq!(names(DAY, 3 * DAY, 0, whole), "Hours ");
         assert_eq!(names(DAY, 3 * DAY, far, Slot::Hour), "Hours ");
         assert_eq!(names(DAY, 3 * DAY, far, Slot::Day), "Days ");
@@ -354,6 +391,19 @@ mod tests {
         assert_eq!(names(DAY - HOUR, 3 * DAY + HOUR, far, whole), "Hours Days Hours ");
         assert_eq!(names(DAY - HOUR / 2, 3 * DAY + 1, far, whole), "Events Days Events ");
         assert_eq!(names(DAY - HOUR - 1, 2 * DAY + HOUR + 1, far, whole), "Events Hours Days Hours Events ");
+        let told = |from: i64, to: i64, before: i64| -> String {
+            let parts = parts_by_session(from, to, before);
+            assert_eq!((parts[0].1, parts[parts.len() - 1].2), (from, to));
+            assert!(parts.windows(2).all(|pair| pair[0].2 == pair[1].1), "{parts:?}");
+            parts.iter().map(|part| format!("{:?} ", part.0)).collect()
+        };
+        assert_eq!(told(DAY, 3 * DAY, far), "Sessions ");
+        assert_eq!(told(DAY, 3 * DAY, 2 * DAY + 5), "Sessions Events ");
+        assert_eq!(told(DAY, 3 * DAY, 0), "Events ");
+        assert_eq!(told(DAY, 2 * DAY - 1, far), "Events ", "a row of a day that the span cuts off");
+        assert_eq!(told(DAY, 2 * DAY - 1, DAY + 5), "Sessions Events ", "what is summed up of the day is all inside");
+        assert_eq!(told(DAY - 1, 3 * DAY + 1, far), "Events Sessions Events ");
+        assert_eq!(told(DAY + 1, 2 * DAY - 1, far), "Events ");
         assert_eq!(names(HOUR, 2 * HOUR, far, whole), "Hours ");
         assert_eq!(names(HOUR + 1, 2 * HOUR + 5, far, whole), "Events ");
     }

@@ -1,9 +1,10 @@
-//! Sums by hour, and by day for days that are folded.
+//! Sums by hour, and by day for hours that are folded.
 //!
-//! Invariant: an hour's row is the sum of its events; a row of a day that is
-//! folded is the sum of its hours. Adding and folding exclude each other, so
-//! that nothing is added to an hour after its day was folded but not to the day.
-//! A day is folded a few dims at a time: nobody waits long for the write lock.
+//! Invariant: an hour's row is the sum of its events; a row of a day is the sum
+//! of those of its hours that are folded. Adding and folding exclude each other,
+//! so that nothing is added to an hour after it was folded but not to the day.
+//! Days that are over are folded a few dims at a time, so that nobody waits long
+//! for the write lock; the running day, hour after hour, each at once.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use super::dialect;
 use super::error::StoreError;
 use super::row::RowExt as _;
 use super::usage_ingest::{Bound, Statements, Values, query};
-use super::usage_query::DAY;
+use super::usage_query::{DAY, HOUR};
 
 /// Most rows of one statement on PostgreSQL.
 const MAX_ARRAY: usize = 4096;
@@ -23,6 +24,10 @@ const MAX_ARRAY: usize = 4096;
 /// Days that were not folded yet are looked for, instead of taken one after the
 /// other, when there may be so many of them; in microseconds.
 const GAP: i64 = 3 * DAY;
+
+/// With more dims the running day is not begun: an hour is folded at once, at
+/// some microseconds for each of them.
+const MAX_AT_ONCE: i64 = 20_000;
 
 /// What is summed up together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,7 +180,7 @@ fn cells(key: &RollupKey, sums: &RollupSums) -> impl Iterator<Item = i64> + use<
 static HOURS: LazyLock<Adding> = LazyLock::new(|| Adding::new("usage_rollup_hour"));
 static DAYS: LazyLock<Adding> = LazyLock::new(|| Adding::new("usage_rollup_day"));
 
-const SELECT_STATE: &str = "SELECT folded_before, folded_dims FROM usage_state WHERE id = 1";
+const SELECT_STATE: &str = "SELECT folded_before, folded_dims, sessions_before FROM usage_state WHERE id = 1";
 const SET_STATE: &str = "UPDATE usage_state SET folded_before = $1, folded_dims = $2 WHERE id = 1";
 const SELECT_FIRST: &str =
     "SELECT CAST(MIN(start_at) AS BIGINT) AS start_at FROM usage_rollup_hour WHERE start_at >= $1";
@@ -184,28 +189,38 @@ const SELECT_LAST_DIM: &str = "SELECT CAST(MAX(id) AS BIGINT) AS id FROM usage_d
 /// An hour is found by its dim: a look at each of them, instead of at all hours.
 static FOLD: LazyLock<Arc<str>> = LazyLock::new(|| {
     let summed: Vec<String> = SUMS.iter().map(|sum| format!("CAST(SUM(h.{sum}) AS BIGINT)")).collect();
+    let added: Vec<String> =
+        SUMS.iter().map(|sum| format!("{sum} = usage_rollup_day.{sum} + excluded.{sum}")).collect();
     Arc::from(format!(
         "INSERT INTO usage_rollup_day (dim_id, start_at, {}) SELECT h.dim_id, CAST($1 AS BIGINT), {} \
          FROM usage_dims d CROSS JOIN usage_rollup_hour h WHERE d.id > $2 AND d.id <= $3 \
-         AND h.dim_id = d.id AND h.start_at >= $4 AND h.start_at < $5 GROUP BY h.dim_id ORDER BY h.dim_id",
+         AND h.dim_id = d.id AND h.start_at >= $4 AND h.start_at < $5 GROUP BY h.dim_id ORDER BY h.dim_id \
+         ON CONFLICT (dim_id, start_at) DO UPDATE SET {}",
         SUMS.join(", "),
-        summed.join(", ")
+        summed.join(", "),
+        added.join(", ")
     ))
 });
 
-/// How far days are folded.
+/// How far hours are folded.
 #[derive(Clone, Copy, Debug)]
 struct Folded {
-    /// Days that start before this are.
+    /// Hours that start before this are.
     before: i64,
-    /// Of the day after them, dims up to this one are.
+    /// Of the day that starts there, dims up to this one are.
     dims: i64,
+    /// Events that began before this are summed up by session.
+    sessions: i64,
 }
 
 impl Folded {
     async fn read(conn: &mut AnyConnection) -> Result<Self, StoreError> {
         let row = sqlx::query(SELECT_STATE).fetch_one(conn).await?;
-        Ok(Self { before: row.int("folded_before")?, dims: row.int("folded_dims")? })
+        Ok(Self {
+            before: row.int("folded_before")?,
+            dims: row.int("folded_dims")?,
+            sessions: row.int("sessions_before")?,
+        })
     }
 
     /// Whether a sum of an hour is in a day as well.
@@ -224,13 +239,14 @@ pub(super) async fn add_hours(conn: &mut AnyConnection, rows: &[(RollupKey, Roll
 
 /// Adds sums to their hours, and to the days of these when they are folded.
 /// `rows` in key order, so that two writers on PostgreSQL never wait for each
-/// other in a circle.
+/// other in a circle. Events that began before what comes back are to be added
+/// to the sums of sessions as well ([`super::usage_sessions`]).
 ///
 /// # Errors
 /// As the database answers.
-pub async fn add(conn: &mut AnyConnection, rows: &[(RollupKey, RollupSums)]) -> Result<(), StoreError> {
+pub async fn add(conn: &mut AnyConnection, rows: &[(RollupKey, RollupSums)]) -> Result<i64, StoreError> {
     if rows.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     if let Some(lock) = dialect::fold_lock(conn.backend_name() == "SQLite", true) {
         sqlx::query(lock).fetch_one(&mut *conn).await?;
@@ -243,10 +259,11 @@ pub async fn add(conn: &mut AnyConnection, rows: &[(RollupKey, RollupSums)]) -> 
         days.entry(day).or_default().add(sums);
     }
     let days: Vec<(RollupKey, RollupSums)> = days.into_iter().collect();
-    DAYS.run(conn, &days).await
+    DAYS.run(conn, &days).await?;
+    Ok(folded.sessions)
 }
 
-/// Days that start before this are folded. Unix microseconds.
+/// Hours that start before this are folded. Unix microseconds.
 ///
 /// # Errors
 /// As the database answers.
@@ -257,16 +274,17 @@ pub async fn folded_before(conn: &mut AnyConnection) -> Result<i64, StoreError> 
 /// What [`fold_some`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {
-    /// Every day that is over is folded.
+    /// Every hour that is over is folded, but for those of a running day that has
+    /// too many dims.
     Over,
     /// A part of a day, which goes on.
     Part,
-    /// The last part of a day.
-    Day,
+    /// An hour, or the last part of a day: so many microseconds.
+    Whole(i64),
 }
 
 /// Folds up to `dims` dims of the first day that is not folded and ends at
-/// `until` or before; in a writing transaction of its own.
+/// `until` or before, or else an hour; in a writing transaction of its own.
 ///
 /// # Errors
 /// As the database answers.
@@ -275,25 +293,28 @@ pub async fn fold_some(conn: &mut AnyConnection, until: i64, dims: i64) -> Resul
         sqlx::query(lock).fetch_one(&mut *conn).await?;
     }
     let folded = Folded::read(conn).await?;
-    let Some(day) = next_day(conn, folded, until).await? else { return Ok(Fold::Over) };
-    let to = folded.dims.saturating_add(dims);
-    let fold = query(Arc::clone(&FOLD)).bind(day).bind(folded.dims).bind(to).bind(day).bind(day + DAY);
-    fold.execute(&mut *conn).await?;
+    let Some(hour) = next_hour(conn, folded, until).await? else { return Ok(Fold::Over) };
+    let day = hour - hour.rem_euclid(DAY);
     let last = sqlx::query(SELECT_LAST_DIM).fetch_one(&mut *conn).await?.opt_int("id")?.unwrap_or(0);
-    let (state, done) = if to < last { ((day, to), Fold::Part) } else { ((day + DAY, 0), Fold::Day) };
+    let (from, to, above, up_to) = if day >= folded.before && day.saturating_add(DAY) <= until {
+        (day, day + DAY, folded.dims, folded.dims.saturating_add(dims))
+    } else if hour.saturating_add(HOUR) <= until && (last <= MAX_AT_ONCE || hour != day) {
+        (hour, hour + HOUR, 0, last)
+    } else {
+        return Ok(Fold::Over);
+    };
+    let fold = query(Arc::clone(&FOLD)).bind(day).bind(above).bind(up_to).bind(from).bind(to);
+    fold.execute(&mut *conn).await?;
+    let (state, done) = if up_to < last { ((from, up_to), Fold::Part) } else { ((to, 0), Fold::Whole(to - from)) };
     sqlx::query(SET_STATE).bind(state.0).bind(state.1).execute(conn).await?;
     Ok(done)
 }
 
-/// The day to fold, if it is over. To find that days have no hours takes a look
-/// at all hours, which is worth it only for many days.
-async fn next_day(conn: &mut AnyConnection, folded: Folded, until: i64) -> Result<Option<i64>, StoreError> {
-    let mut day = folded.before;
-    if folded.dims == 0 && day < until.saturating_sub(GAP) {
-        match sqlx::query(SELECT_FIRST).bind(day).fetch_one(&mut *conn).await?.opt_int("start_at")? {
-            Some(first) => day = first - first.rem_euclid(DAY),
-            None => return Ok(None),
-        }
+/// The first hour to fold. To find that there are none for days takes a look at
+/// all hours, which is worth it only for many days.
+async fn next_hour(conn: &mut AnyConnection, folded: Folded, until: i64) -> Result<Option<i64>, StoreError> {
+    if folded.dims > 0 || folded.before >= until.saturating_sub(GAP) {
+        return Ok(Some(folded.before));
     }
-    Ok((day.saturating_add(DAY) <= until).then_some(day))
+    sqlx::query(SELECT_FIRST).bind(folded.before).fetch_one(&mut *conn).await?.opt_int("start_at")
 }

@@ -4,6 +4,7 @@
 //! `relay` begins, never again.
 
 use std::iter::Peekable;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -98,8 +99,11 @@ pub async fn attempt<'a, D: Downstream>(
         settlement.open()?;
         let (splices, asked_usage) = splices(prepared, key, weight);
         let began = settlement.facts.elapsed_micros();
-        let answered = send(settlement, received, prepared, key, &splices);
-        let event = first(answered, settlement, watch, down).await;
+        let event = {
+            // Pinned where it is made: it is large, and would be copied on its way.
+            let answered = pin!(send(settlement, received, prepared, key, &splices));
+            first(answered, settlement, watch, down).await
+        };
         // Without an answer nobody knows what a vendor does that may have it.
         let left = std::mem::take(settlement.leaving.get_mut());
         let took = settlement.facts.elapsed_micros().saturating_sub(began);
@@ -204,12 +208,11 @@ enum Event<'a> {
 /// client once the request has left: what the vendor does will be billed, and so
 /// it is read.
 async fn first<'a, D: Downstream>(
-    answered: impl Future<Output = Result<Heard, Failure>>,
+    mut answered: Pin<&mut impl Future<Output = Result<Heard, Failure>>>,
     settlement: &Settlement<'a>,
     watch: &mut Watch<'_>,
     down: &mut D,
 ) -> Event<'a> {
-    let mut answered = std::pin::pin!(answered);
     tokio::select! {
         biased;
         answered = &mut answered => return Event::Answered(answered),

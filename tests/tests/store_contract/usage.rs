@@ -8,13 +8,15 @@ use clawgate_control::store::usage_ingest::{self, EventRow, OpenRow, Shard};
 use clawgate_control::store::usage_log::{self, LogFilter};
 use clawgate_control::store::usage_query::{self, By, DAY, HOUR, Scope, Slot, Span};
 use clawgate_control::store::usage_rollup::Fold;
-use clawgate_control::store::{Db, Engine, usage_dims, usage_partitions, usage_proof, usage_rollup};
+use clawgate_control::store::{Db, Engine, usage_dims, usage_partitions, usage_proof, usage_rollup, usage_sessions};
 
 const SHARD: Shard<'_> = Shard { node_id: "node_1", epoch: 7, shard: 2 };
 /// A full hour.
 const START: i64 = 472_222 * HOUR;
 /// More than the largest multi-row statement holds, and no power of two.
 const EVENTS: i64 = 75;
+/// What [`by_session`] adds to them.
+const LATE: i64 = 2;
 
 fn exchange(n: i64) -> String {
     format!("req_{n:032x}")
@@ -63,8 +65,58 @@ pub async fn ingest_and_queries(domain: &Domain, tenant_id: &str) {
     ingest(domain, &events).await;
     sums(domain, tenant_id, &events).await;
     log(domain, tenant_id, &events).await;
+    by_session(domain, tenant_id).await;
     days(domain, tenant_id, &events).await;
     old_events(domain, tenant_id).await;
+}
+
+/// Summing up by session changes no number, and what comes later is in it too.
+async fn by_session(domain: &Domain, tenant_id: &str) {
+    let db = &domain.db;
+    let seen = async || {
+        let mut conn = db.snapshot().await.expect("reads");
+        let mut all = Vec::new();
+        for scope in [Scope::Tenant, Scope::Project("prj_3"), Scope::Bot("bot_even")] {
+            // Days wholly inside, days cut off, and a day whose part is summed up.
+            for (from, to) in [(START - 3 * DAY, START + 3 * DAY), (START + 1, START + HOUR), (0, START + HOUR / 2)] {
+                for by in [By::Agent, By::Session] {
+                    let span = Span { tenant_id, scope, from, to };
+                    let mut groups = usage_query::groups(&mut conn, &span, by).await.expect("groups");
+                    groups.sort_by(|a, b| a.group.cmp(&b.group));
+                    all.push((format!("{scope:?} {from} {by:?}"), groups));
+                }
+            }
+        }
+        all
+    };
+    let before = seen().await;
+    assert!(before[0].1.len() == 2 && before[0].1[0].group == "agent-0", "{before:?}");
+    let mut parts = 0;
+    loop {
+        let mut tx = db.begin().await.expect("begins");
+        let more = usage_sessions::sum_some(&mut tx, START + HOUR, 7).await.expect("sums up");
+        tx.commit().await.expect("commits");
+        parts += 1;
+        assert_eq!(seen().await, before, "after {parts} parts");
+        if !more {
+            break;
+        }
+    }
+    assert!(parts >= 59 / 7, "{parts}");
+    let until = usage_sessions::before(&mut db.read().await.expect("reads")).await.expect("reads");
+    assert_eq!(until, START + HOUR);
+    late(db, tenant_id, 500).await;
+    let mut early = event(tenant_id, EVENTS + 501);
+    (early.open.created_at, early.open.session_id) = (START + 1, "é".repeat(1000));
+    let mut tx = db.begin().await.expect("begins");
+    ingest::add_events(&mut tx, db.usage_dims(), SHARD, &[early], START).await.expect("inserts");
+    tx.commit().await.expect("commits");
+    let with_late = seen().await;
+    assert_eq!(with_late[1].1.iter().map(|cell| cell.sums.requests).sum::<i64>(), EVENTS + 2);
+    assert!(with_late[1].1.iter().any(|cell| cell.group == "é".repeat(256) && cell.sums.requests == 1));
+    fold::sessions(db, START + 3 * DAY).await.expect("sums up");
+    assert_eq!(seen().await, with_late);
+    assert_eq!(reconcile::run(db, START).await.expect("compares"), [], "sessions and hours agree");
 }
 
 /// What is counted over a span that reads every kind of sum.
@@ -86,7 +138,11 @@ pub async fn tokens(domain: &Domain, tenant_id: &str) -> i64 {
 async fn days(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
     let db = &domain.db;
     let before = counted(db, tenant_id).await;
-    assert_eq!(fold::run(db, START + HOUR).await.expect("folds"), 0, "the day is not over");
+    assert_eq!(fold::run(db, START + HOUR).await.expect("folds"), 0, "the hour is not over");
+    assert_eq!(fold::run(db, START + HOUR + HOUR / 6).await.expect("folds"), 1, "the day is not over");
+    assert_eq!(counted(db, tenant_id).await, before, "with a part of the running day");
+    assert_eq!(reconcile::run(db, START).await.expect("compares"), [], "a day that runs is not compared");
+    assert_eq!(fold::run(db, START + 2 * HOUR + HOUR / 6).await.expect("folds"), 1, "the day's last hour");
     let mut parts = 0;
     while fold_one_dim(db).await == Fold::Part {
         parts += 1;
@@ -96,15 +152,21 @@ async fn days(domain: &Domain, tenant_id: &str, events: &[EventRow]) {
         assert_eq!(reconcile::run(db, START).await.expect("compares"), [], "a day that is folded in part is none yet");
     }
     assert!(parts > 10, "{parts}");
-    assert_eq!(fold::run(db, START + 3 * DAY).await.expect("folds"), 2, "days without hours");
+    let whole_day = 24;
+    let hours = u64::try_from(START % DAY / HOUR).expect("hours") - 1;
+    assert_eq!(fold::run(db, START + 3 * DAY).await.expect("folds"), whole_day + hours, "nothing but time in them");
     assert_eq!(fold::run(db, START + 3 * DAY).await.expect("folds"), 0, "once");
     late(db, tenant_id, parts + 1).await;
     let mut conn = db.snapshot().await.expect("reads");
     let folded = usage_rollup::folded_before(&mut conn).await.expect("reads");
-    assert!(folded > START && folded <= START + 3 * DAY && folded % DAY == 0, "{folded}");
+    assert!(folded > START && folded <= START + 3 * DAY && folded % HOUR == 0, "{folded}");
     drop(conn);
     assert_eq!(counted(db, tenant_id).await.requests, before.requests + parts + 1);
-    assert_eq!(before.requests, i64::try_from(events.len()).expect("few"));
+    let today = Span { tenant_id, scope: Scope::Tenant, from: START - START % DAY, to: START + HOUR };
+    let mut conn = db.snapshot().await.expect("reads");
+    assert!(usage_query::totals(&mut conn, &today).await.expect("sums").requests < before.requests, "cut off");
+    drop(conn);
+    assert_eq!(before.requests, i64::try_from(events.len()).expect("few") + LATE, "and what came late");
     assert_eq!(reconcile::run(db, START).await.expect("compares"), [], "days, hours and events agree");
 }
 
@@ -115,10 +177,10 @@ async fn fold_one_dim(db: &Db) -> Fold {
     fold
 }
 
-/// Another event of the day, whose dims are there already.
+/// Another event, of the next day, whose dims are there already.
 async fn late(db: &Db, tenant_id: &str, n: i64) {
     let mut late = event(tenant_id, EVENTS + n);
-    late.open.created_at = START + HOUR;
+    late.open.created_at = START + 2 * HOUR;
     let mut tx = db.begin().await.expect("begins");
     ingest::add_events(&mut tx, db.usage_dims(), SHARD, &[late], START).await.expect("inserts");
     tx.commit().await.expect("commits");
