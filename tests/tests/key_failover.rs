@@ -1,7 +1,7 @@
 //! A bad key or a busy vendor is not the bot's problem, what is wrong with a key
 //! is seen and passes by itself, and no bot can take a key from others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -167,6 +167,44 @@ fn a_hostile_bot_takes_no_key_from_others() {
     assert!(asked.load(Ordering::Relaxed) > 0);
     let seen = health(&stack);
     assert!(seen.len() == 3 && seen.values().all(|status| status == "active"), "{seen:?}");
+}
+
+#[test]
+fn a_limit_that_is_used_up_lets_others_go_first_and_refuses_nobody() {
+    let stack = stack();
+    let base = stack.mock.url("/v1");
+    let keys = ["first", "second"].map(|name| stack.key("openai", &secret(name), &base, &[], json!({})));
+    let bot = stack.bot("worker", json!({}));
+    let counts = |requests: usize| {
+        let mut counts = [0; 2];
+        for _ in 0..requests {
+            let answer = stack.chat(&bot);
+            served(&answer);
+            assert_eq!(answer.head.header("x-clawgate-attempts"), Some("1"), "{:?}", answer.head);
+            let key = answer.head.header("x-clawgate-key");
+            counts[keys.iter().position(|id| Some(id.as_str()) == key).expect("one of the two")] += 1;
+        }
+        counts
+    };
+    let used_up = json!({ "header": ["x-ratelimit-remaining-tokens: 0", "x-ratelimit-reset-tokens: 1m0s"] });
+    rule(&stack, "first", used_up.clone());
+    assert_eq!(counts(2), [1, 1], "it was not known before");
+    assert_eq!(counts(10), [0, 10]);
+    let mut other = chat_body(false);
+    other["model"] = json!("gpt-4o");
+    let other = Request::post("/v1/openai/chat/completions", &other).bearer(&bot.token);
+    let used: BTreeSet<_> = (0..2)
+        .map(|_| call(stack.data(), &other).head.header("x-clawgate-key").unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(used.len(), 2, "only one model of it waits");
+
+    rule(&stack, "second", used_up);
+    assert_eq!(counts(11), [5, 6], "the second one is used until it says so too, then both in turn");
+    assert!(health(&stack).values().all(|status| status == "active"), "{:?}", health(&stack));
+    // The vendor takes another request of one all the same: it is well again.
+    heal(&stack);
+    let counts = counts(4);
+    assert!(counts == [4, 0] || counts == [0, 4], "{counts:?}");
 }
 
 #[test]

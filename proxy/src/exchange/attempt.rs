@@ -279,7 +279,7 @@ async fn send(
     let mut answer = services.client.send(&target, &settlement.leaving, request).await?;
     let status = answer.status.as_u16();
     let seen = if wants_body(status) { answer.peek(PEEK).await } else { Vec::new() };
-    let signal = Signal::read(status, &answer.headers, &seen, if status == 429 { clock::now_micros() } else { 0 });
+    let signal = Signal::read(status, &answer.headers, &seen, clock::now_micros);
     hear(services, key, signal, &settlement.facts.model, began.elapsed());
     Ok((answer, signal))
 }

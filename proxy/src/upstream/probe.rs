@@ -109,7 +109,7 @@ async fn answer(client: &Client, key: &Key) -> Result<Signal, Failure> {
         || Outgoing { method: Method::GET, uri: uri.clone(), headers: headers.clone(), body: bytes::Bytes::new() };
     let mut answer = client.send(&target, &AtomicBool::new(false), request).await?;
     let body = answer.peek(PEEK).await;
-    let signal = Signal::read(answer.status.as_u16(), &answer.headers, &body, clock::now_micros());
+    let signal = Signal::read(answer.status.as_u16(), &answer.headers, &body, clock::now_micros);
     if drained(&mut answer).await {
         client.release(answer).await;
     }
@@ -129,7 +129,7 @@ async fn drained(answer: &mut Answer) -> bool {
 /// Being asked to wait proves nothing.
 const fn verdict(signal: Signal) -> Verdict {
     match signal {
-        Signal::Good => Verdict::Good,
+        Signal::Good | Signal::UsedUp(_) => Verdict::Good,
         Signal::Refused => Verdict::Refused,
         Signal::Spent => Verdict::Spent,
         Signal::Nothing | Signal::Limited(_) => Verdict::Unclear,

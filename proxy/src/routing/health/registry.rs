@@ -29,7 +29,7 @@ pub struct Health {
 #[must_use]
 pub struct News(pub bool);
 
-/// What is told of a key that is not simply active.
+/// What is told of a key that some requests are kept from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Apart from limits.
@@ -43,7 +43,7 @@ impl Health {
         Self { troubled: AtomicBool::new(false), machine: Mutex::new(Machine::new(interval)), slots: Arc::default() }
     }
 
-    /// Whether it is active and nothing cools.
+    /// Whether it is active and nothing cools or rests.
     #[must_use]
     pub fn is_calm(&self) -> bool {
         !self.troubled.load(Ordering::Relaxed)
@@ -85,7 +85,7 @@ impl Health {
         News(self.change(now, |machine| machine.probed(verdict, now)))
     }
 
-    /// What there is to tell; `None`: simply active.
+    /// What there is to tell; `None`: it is active for every model.
     #[must_use]
     pub fn report(&self, now: i64) -> Option<Report> {
         if self.is_calm() {
@@ -93,7 +93,7 @@ impl Health {
         }
         self.change(now, |machine| {
             let cooling = machine.cooling(now).map(|(model, left)| (model.to_owned(), left)).collect();
-            (!machine.is_calm()).then(|| Report { standing: machine.standing(), cooling })
+            (!machine.is_well()).then(|| Report { standing: machine.standing(), cooling })
         })
     }
 
