@@ -208,6 +208,45 @@ fn a_limit_that_is_used_up_lets_others_go_first_and_refuses_nobody() {
 }
 
 #[test]
+fn an_error_that_says_200_counts_as_what_it_is() {
+    let stack = stack();
+    let base = stack.mock.url("/v1");
+    let [first, second] = ["first", "second"].map(|name| stack.key("minimax", &secret(name), &base, &[], json!({})));
+    let streamer = stack.key("openai", &secret("streamer"), &base, &[], json!({}));
+    let bot = stack.bot("worker", json!({}));
+    let ask =
+        || call(stack.data(), &Request::post("/v1/minimax/chat/completions", &chat_body(false)).bearer(&bot.token));
+    let status = |id: &str, wanted: &str| {
+        until_good(wanted, Duration::from_secs(10), || health(&stack), |seen| seen[id] == wanted);
+    };
+    // In a small body: nobody notices, and the key is left alone.
+    rule(&stack, "first", json!({ "body": r#"{"base_resp":{"status_code":1002,"status_msg":"rate limit"}}"# }));
+    for _ in 0..4 {
+        let answer = ask();
+        served(&answer);
+        assert!(answer.json()["choices"].is_array(), "{}", answer.text());
+    }
+    status(&first, "cooling");
+    // The last word of a vendor is relayed as it is.
+    let spent = r#"{"choices":null,"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}"#;
+    rule(&stack, "second", json!({ "body": spent }));
+    let answer = ask();
+    assert_eq!((answer.status(), answer.text().as_str()), (200, spent));
+    status(&second, "exhausted");
+
+    // In a stream: the client has it already, but the next one is not sent there.
+    let event = "event: error\ndata: {\"error\":{\"code\":\"insufficient_quota\",\"message\":\"none\"}}";
+    rule(&stack, "streamer", json!({ "body": event }));
+    let stream = Request::post("/v1/openai/chat/completions", &chat_body(true)).bearer(&bot.token);
+    assert_eq!(call(stack.data(), &stream).text(), event);
+    status(&streamer, "exhausted");
+    refusal(&stack.chat(&bot), "all_invalid", "false");
+    heal(&stack);
+    until_good("credit", INTERVAL * 3, || stack.chat(&bot).status(), |status| *status == 200);
+    status(&streamer, "active");
+}
+
+#[test]
 fn a_pool_with_nothing_left_says_why_and_comes_back() {
     let stack = stack();
     let id = stack.key("openai", &secret("only"), &stack.mock.url("/v1"), &[], json!({}));

@@ -1,9 +1,10 @@
 //! What a vendor's answer says about the key it was asked with. Pure.
 
+use clawgate_shared::catalogue::KeyError;
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::wait::{LONGEST, used_up, wait};
+use super::wait::{LONGEST, USUAL, used_up, wait};
 
 /// So much of an error's body is looked at.
 pub const PEEK: usize = 16 << 10;
@@ -56,6 +57,19 @@ impl Signal {
     }
 }
 
+/// An error that came with status 200: as with its own status, but nobody says for
+/// how long.
+impl From<KeyError> for Signal {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Limited => Self::Limited(USUAL),
+            KeyError::UsedUp => Self::Limited(LONGEST),
+            KeyError::Refused => Self::Refused,
+            KeyError::Spent => Self::Spent,
+        }
+    }
+}
+
 /// A 429: the rate, the credit, or only this request's size.
 fn limited(headers: &HeaderMap, error: &Value, now: i64) -> Signal {
     let word = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or("");
@@ -99,7 +113,6 @@ fn has_reason(error: &Value, wanted: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wait::USUAL;
     use super::*;
 
     #[test]
