@@ -293,6 +293,53 @@ fn a_pool_with_nothing_left_says_why_and_comes_back() {
 }
 
 #[test]
+fn what_a_node_knows_of_keys_outlives_it() {
+    let mut stack = stack();
+    let base = stack.mock.url("/v1");
+    let keys = [("openai", "refused"), ("groq", "limited"), ("mistral", "spent")]
+        .map(|(vendor, name)| stack.key(vendor, &secret(name), &base, &[], json!({})));
+    let bot = stack.bot("worker", json!({}));
+    rule(&stack, "refused", json!({ "status": 401 }));
+    rule(&stack, "limited", json!({ "status": 429, "header": "retry-after: 300" }));
+    rule(&stack, "spent", json!({ "status": 402 }));
+    let ask = |stack: &Stack, vendor: &str| {
+        let request = Request::post(&format!("/v1/{vendor}/chat/completions"), &chat_body(false));
+        call(stack.data(), &request.bearer(&bot.token))
+    };
+    for vendor in ["openai", "groq", "mistral"] {
+        assert!(ask(&stack, vendor).status() >= 400);
+    }
+    let wanted = ["invalid", "cooling", "exhausted"];
+    let known = |stack: &Stack| {
+        let seen = health(stack);
+        keys.each_ref().map(|id| seen.get(id).cloned().unwrap_or_default()) == wanted
+    };
+    until_good("all three to be known", Duration::from_secs(10), || known(&stack), |known| *known);
+    // A moment later it is on disk, whatever becomes of the process.
+    let file = stack.node.data.join("node/config/keys");
+    let written = || std::fs::metadata(&file).and_then(|file| file.modified()).ok();
+    let rested = || written().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(1));
+    until_good("it to be kept", Duration::from_secs(10), rested, |rested| *rested);
+    stack.node.kill();
+    heal(&stack);
+    rule(&stack, "refused", json!({ "status": 401 }));
+    let before = stack.mock.entries().len();
+    stack.node.start();
+    stack.wait_node_ready();
+    refusal(&ask(&stack, "openai"), "all_invalid", "false");
+    refusal(&ask(&stack, "groq"), "all_cooling", "true");
+    until_good("the control plane to know", Duration::from_secs(10), || known(&stack), |known| *known);
+    let entries = stack.mock.entries();
+    let asked: Vec<_> = entries[before..].iter().map(|entry| entry["path"].as_str().unwrap_or_default()).collect();
+    assert!(asked.iter().all(|path| path.ends_with("/models")), "only probes ask: {asked:?}");
+    // And it passes by itself as it would have.
+    heal(&stack);
+    for vendor in ["openai", "mistral"] {
+        until_good("recovery", INTERVAL * 3, || ask(&stack, vendor).status(), |status| *status == 200);
+    }
+}
+
+#[test]
 fn what_one_node_finds_the_others_learn() {
     let stack = stack();
     let mut second = Service::node("second", stack.folder.path());
@@ -311,6 +358,15 @@ fn what_one_node_finds_the_others_learn() {
     let before = stack.mock.requests();
     refusal(&call(second.address("data"), &chat_request(&bot.token)), "all_invalid", "false");
     assert!(stack.mock.requests() <= before + 2, "no request of a bot was needed");
+    // One that comes later and knows nothing is told with its first configuration.
+    let mut third = Service::node("third", stack.folder.path());
+    third.spec.set("--private-upstreams", "127.0.0.0/8:*");
+    probing(&mut third);
+    enroll(&stack.control, &mut third);
+    third.start();
+    stack.wait_ready(&third);
+    let metrics = || call(third.address("admin"), &Request::new("GET", "/metrics")).text();
+    until_good("the new node to know", Duration::from_secs(10), metrics, |text| text.contains(line));
     heal(&stack);
     let both = || [stack.data(), second.address("data")].map(|node| call(node, &chat_request(&bot.token)).status());
     until_good("both nodes to serve again", INTERVAL * 3, both, |statuses| *statuses == [200, 200]);

@@ -2,7 +2,9 @@
 //! one monotonic clock.
 
 use super::pauses::Pauses;
+use super::registry::Report;
 use super::signal::Signal;
+use super::wait::LONGEST;
 
 /// A probe that was begun is over after so long, whatever became of it.
 const PROBE_ENDS: i64 = 15_000_000;
@@ -31,6 +33,12 @@ impl Standing {
             Self::Invalid => "invalid",
             Self::Exhausted => "exhausted",
         }
+    }
+
+    /// The inverse of [`Self::as_str`].
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Active, Self::Suspect, Self::Invalid, Self::Exhausted].into_iter().find(|it| it.as_str() == word)
     }
 }
 
@@ -121,9 +129,9 @@ impl Machine {
         matches!(self.standing, Standing::Active) && self.cooling.is_empty()
     }
 
-    /// Models that cool, with what is left of it.
-    pub fn cooling(&self, now: i64) -> impl Iterator<Item = (&str, i64)> {
-        self.cooling.iter(now)
+    /// Models that cool, each with its end.
+    pub fn cooling(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.cooling.iter()
     }
 
     /// Forgets what is over.
@@ -158,6 +166,18 @@ impl Machine {
             self.next_trial = now.saturating_add(self.interval);
         }
         due
+    }
+
+    /// Takes up what an earlier process of this node knew. Who was refused is asked
+    /// about at once: meanwhile that may have changed.
+    pub fn recall(&mut self, report: &Report, now: i64) {
+        for (model, until) in &report.cooling {
+            let until = (*until).min(now.saturating_add(LONGEST));
+            if until > now {
+                self.cooling.add(model, until, now);
+            }
+        }
+        self.become_(report.standing, now);
     }
 
     /// What an answer said; it was sent with this key at `sent`. Whether the
@@ -244,7 +264,6 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::super::pauses::MODELS;
-    use super::super::wait::LONGEST;
     use super::*;
     use proptest::prelude::*;
 
@@ -391,6 +410,32 @@ mod tests {
         assert_eq!(machine.standing(), Standing::Exhausted);
     }
 
+    #[test]
+    fn what_an_earlier_process_knew_still_holds_until_the_vendor_says_otherwise() {
+        let now = 1000;
+        let recalled = |standing| {
+            let cooling = vec![("m".to_owned(), now + 5), ("over".to_owned(), now), ("odd".to_owned(), i64::MAX)];
+            let mut machine = Machine::new(INTERVAL);
+            machine.recall(&Report { standing, cooling }, now);
+            machine
+        };
+        let mut machine = recalled(Standing::Active);
+        assert_eq!((machine.admits("m", now), machine.admits("over", now)), (Admits::Cooling(5), Admits::Yes));
+        assert_eq!(machine.admits("odd", now), Admits::Cooling(LONGEST), "wall clocks are not trusted");
+        assert!(!machine.claim_probe(now) && !machine.claim_trial(now));
+        let mut machine = recalled(Standing::Invalid);
+        assert_eq!(machine.admits("n", now), Admits::No);
+        assert!(machine.claim_probe(now) && !machine.claim_probe(now), "the vendor is asked at once, and once");
+        assert!(machine.probed(Verdict::Good, now + 1));
+        assert_eq!(machine.admits("n", now + 1), Admits::Yes);
+        let mut machine = recalled(Standing::Suspect);
+        assert_eq!(machine.admits("n", now), Admits::Last { due: false });
+        assert!(machine.claim_probe(now));
+        let mut machine = recalled(Standing::Exhausted);
+        assert_eq!((machine.admits("n", now), machine.claim_trial(now)), (Admits::No, false));
+        assert_eq!(machine.admits("n", now + INTERVAL), Admits::Trial);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Hear(Signal, u8),
@@ -451,9 +496,9 @@ mod tests {
                     }
                     Step::Told(standing) => _ = machine.told(standing, now),
                 }
-                prop_assert!(machine.cooling(now).count() <= MODELS);
-                prop_assert!(machine.resting.iter(now).count() <= MODELS);
-                prop_assert!(machine.cooling(now).all(|(_, left)| left <= LONGEST));
+                prop_assert!(machine.cooling().count() <= MODELS);
+                prop_assert!(machine.resting.iter().count() <= MODELS);
+                prop_assert!(machine.cooling().all(|(_, until)| until - now <= LONGEST));
             }
             // From wherever it came: time passes, the vendor is well again.
             now += LONGEST.max(INTERVAL) + PROBE_ENDS;

@@ -6,7 +6,7 @@
 //! empty account exhausts it. Whatever a request
 //! brings upon itself (403, another 4xx, 5xx, a broken connection) changes
 //! nothing, so that no bot can take a key from others. State lives beside the
-//! snapshots; a key with another secret or base starts afresh.
+//! snapshots, and goes on in the next process; a key with another secret or base starts afresh.
 //! Deliberately absent: clocks (time is an argument), sockets, and sending the
 //! probes that are asked for here (`upstream`).
 
@@ -17,5 +17,5 @@ mod signal;
 mod wait;
 
 pub use machine::{Admits, Machine, Standing, Verdict};
-pub use registry::{Health, Healths, News, Report};
+pub use registry::{Health, Healths, News, REMEMBERED, Report};
 pub use signal::{PEEK, Signal, wants_body};

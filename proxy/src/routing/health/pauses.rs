@@ -34,9 +34,9 @@ impl Pauses {
         Some(pause.until.saturating_sub(now))
     }
 
-    /// All of them, with what is left of each.
-    pub(super) fn iter(&self, now: i64) -> impl Iterator<Item = (&str, i64)> {
-        self.0.iter().map(move |pause| (pause.model.as_ref(), pause.until.saturating_sub(now)))
+    /// All of them, each with its end.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.0.iter().map(|pause| (pause.model.as_ref(), pause.until))
     }
 
     /// Leaves `model` alone until then, or until the later time that is known.
@@ -90,7 +90,7 @@ mod tests {
         for number in 0..=MODELS {
             assert!(pauses.add(&format!("m{number}"), 100 + i64::try_from(number).expect("small"), 0));
         }
-        assert_eq!((pauses.iter(0).count(), pauses.left("m0", 0)), (MODELS, None));
+        assert_eq!((pauses.iter().count(), pauses.left("m0", 0)), (MODELS, None));
         assert!(!pauses.add(&"m".repeat(MAX_MODEL + 1), 500, 0));
     }
 }
