@@ -29,8 +29,8 @@ use crate::server::{
 use crate::snapshot::cache::{Cache, CacheError};
 use crate::snapshot::{Handle, Hints, Inputs, Trials, compile};
 use crate::sync::{
-    Activate, ControlChannel, IdentityCell, IdentityError, KeyStatesSink, PeersSink, StatusSource, SyncClient,
-    SyncParts, SyncState,
+    Activate, ControlChannel, IdentityCell, IdentityError, KeyMemory, KeyStatesSink, PeersSink, StatusSource,
+    SyncClient, SyncParts, SyncState,
 };
 use crate::telemetry::{AccessLog, Exporter, Metrics, Traces};
 use crate::upstream::{Client, Egress, Prober};
@@ -135,7 +135,15 @@ impl Node {
         let channel = ControlChannel::new(config.control.clone());
         let cache = Arc::new(Cache::open(&config.data_dir.join("node/config"))?);
         let trials = Trials::open(&config.data_dir.join("node"));
-        let activate = activation(&config, identity.clone(), &services, trials);
+        let healths = Arc::new(Healths::new(config.key_probe_interval));
+        let memory = KeyMemory {
+            healths: healths.clone(),
+            cache: cache.clone(),
+            identity: identity.clone(),
+            news: services.key_news.clone(),
+        };
+        memory.recall();
+        let activate = activation(&config, identity.clone(), &services, healths, trials);
         let mut client = SyncClient::new(SyncParts {
             identity: identity.clone(),
             channel: channel.clone(),
@@ -151,6 +159,7 @@ impl Node {
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
         });
         client.restore();
+        tokio::spawn(memory.run());
         let calls = services.metrics.clone();
         let renewer = Renewer::new(
             services.slices.clone(),
@@ -357,8 +366,14 @@ fn tracing_to(config: &ProxyConfig) -> Result<(Traces, Option<Spans>, Arc<Metric
 }
 
 /// What `sync` calls to put a configuration into service: compile, then swap.
-fn activation(config: &ProxyConfig, identity: Arc<IdentityCell>, services: &Arc<Services>, trials: Trials) -> Activate {
-    let (turns, healths) = (Turns::default(), Healths::new(config.key_probe_interval));
+fn activation(
+    config: &ProxyConfig,
+    identity: Arc<IdentityCell>,
+    services: &Arc<Services>,
+    healths: Arc<Healths>,
+    trials: Trials,
+) -> Activate {
+    let turns = Turns::default();
     let services = services.clone();
     let crash = config.test_crash_on.clone();
     Arc::new(move |content: &Content, secrets: &HashMap<String, SealedSecret>, version: &Version| {
@@ -410,10 +425,9 @@ fn peers(services: &Arc<Services>) -> PeersSink {
 fn key_states(services: &Arc<Services>) -> KeyStatesSink {
     let (services, hints) = (services.clone(), Hints::default());
     Arc::new(move |said| {
-        let fresh = hints.fresh(said);
-        if let Some(snapshot) = services.snapshots.load() {
-            services.key_news.spread(snapshot.told(&fresh, clock::boot_micros()));
-        }
+        // Of keys that are not known yet nothing is taken, and it is new later.
+        let Some(snapshot) = services.snapshots.load() else { return };
+        services.key_news.spread(snapshot.told(&hints.fresh(said), clock::boot_micros()));
     })
 }
 

@@ -1,7 +1,7 @@
 //! A bad key or a busy vendor is not the bot's problem, what is wrong with a key
 //! is seen and passes by itself, and no bot can take a key from others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -170,6 +170,83 @@ fn a_hostile_bot_takes_no_key_from_others() {
 }
 
 #[test]
+fn a_limit_that_is_used_up_lets_others_go_first_and_refuses_nobody() {
+    let stack = stack();
+    let base = stack.mock.url("/v1");
+    let keys = ["first", "second"].map(|name| stack.key("openai", &secret(name), &base, &[], json!({})));
+    let bot = stack.bot("worker", json!({}));
+    let counts = |requests: usize| {
+        let mut counts = [0; 2];
+        for _ in 0..requests {
+            let answer = stack.chat(&bot);
+            served(&answer);
+            assert_eq!(answer.head.header("x-clawgate-attempts"), Some("1"), "{:?}", answer.head);
+            let key = answer.head.header("x-clawgate-key");
+            counts[keys.iter().position(|id| Some(id.as_str()) == key).expect("one of the two")] += 1;
+        }
+        counts
+    };
+    let used_up = json!({ "header": ["x-ratelimit-remaining-tokens: 0", "x-ratelimit-reset-tokens: 1m0s"] });
+    rule(&stack, "first", used_up.clone());
+    assert_eq!(counts(2), [1, 1], "it was not known before");
+    assert_eq!(counts(10), [0, 10]);
+    let mut other = chat_body(false);
+    other["model"] = json!("gpt-4o");
+    let other = Request::post("/v1/openai/chat/completions", &other).bearer(&bot.token);
+    let used: BTreeSet<_> = (0..2)
+        .map(|_| call(stack.data(), &other).head.header("x-clawgate-key").unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(used.len(), 2, "only one model of it waits");
+
+    rule(&stack, "second", used_up);
+    assert_eq!(counts(11), [5, 6], "the second one is used until it says so too, then both in turn");
+    assert!(health(&stack).values().all(|status| status == "active"), "{:?}", health(&stack));
+    // The vendor takes another request of one all the same: it is well again.
+    heal(&stack);
+    let counts = counts(4);
+    assert!(counts == [4, 0] || counts == [0, 4], "{counts:?}");
+}
+
+#[test]
+fn an_error_that_says_200_counts_as_what_it_is() {
+    let stack = stack();
+    let base = stack.mock.url("/v1");
+    let [first, second] = ["first", "second"].map(|name| stack.key("minimax", &secret(name), &base, &[], json!({})));
+    let streamer = stack.key("openai", &secret("streamer"), &base, &[], json!({}));
+    let bot = stack.bot("worker", json!({}));
+    let ask =
+        || call(stack.data(), &Request::post("/v1/minimax/chat/completions", &chat_body(false)).bearer(&bot.token));
+    let status = |id: &str, wanted: &str| {
+        until_good(wanted, Duration::from_secs(10), || health(&stack), |seen| seen[id] == wanted);
+    };
+    // In a small body: nobody notices, and the key is left alone.
+    rule(&stack, "first", json!({ "body": r#"{"base_resp":{"status_code":1002,"status_msg":"rate limit"}}"# }));
+    for _ in 0..4 {
+        let answer = ask();
+        served(&answer);
+        assert!(answer.json()["choices"].is_array(), "{}", answer.text());
+    }
+    status(&first, "cooling");
+    // The last word of a vendor is relayed as it is.
+    let spent = r#"{"choices":null,"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}"#;
+    rule(&stack, "second", json!({ "body": spent }));
+    let answer = ask();
+    assert_eq!((answer.status(), answer.text().as_str()), (200, spent));
+    status(&second, "exhausted");
+
+    // In a stream: the client has it already, but the next one is not sent there.
+    let event = "event: error\ndata: {\"error\":{\"code\":\"insufficient_quota\",\"message\":\"none\"}}";
+    rule(&stack, "streamer", json!({ "body": event }));
+    let stream = Request::post("/v1/openai/chat/completions", &chat_body(true)).bearer(&bot.token);
+    assert_eq!(call(stack.data(), &stream).text(), event);
+    status(&streamer, "exhausted");
+    refusal(&stack.chat(&bot), "all_invalid", "false");
+    heal(&stack);
+    until_good("credit", INTERVAL * 3, || stack.chat(&bot).status(), |status| *status == 200);
+    status(&streamer, "active");
+}
+
+#[test]
 fn a_pool_with_nothing_left_says_why_and_comes_back() {
     let stack = stack();
     let id = stack.key("openai", &secret("only"), &stack.mock.url("/v1"), &[], json!({}));
@@ -216,6 +293,53 @@ fn a_pool_with_nothing_left_says_why_and_comes_back() {
 }
 
 #[test]
+fn what_a_node_knows_of_keys_outlives_it() {
+    let mut stack = stack();
+    let base = stack.mock.url("/v1");
+    let keys = [("openai", "refused"), ("groq", "limited"), ("mistral", "spent")]
+        .map(|(vendor, name)| stack.key(vendor, &secret(name), &base, &[], json!({})));
+    let bot = stack.bot("worker", json!({}));
+    rule(&stack, "refused", json!({ "status": 401 }));
+    rule(&stack, "limited", json!({ "status": 429, "header": "retry-after: 300" }));
+    rule(&stack, "spent", json!({ "status": 402 }));
+    let ask = |stack: &Stack, vendor: &str| {
+        let request = Request::post(&format!("/v1/{vendor}/chat/completions"), &chat_body(false));
+        call(stack.data(), &request.bearer(&bot.token))
+    };
+    for vendor in ["openai", "groq", "mistral"] {
+        assert!(ask(&stack, vendor).status() >= 400);
+    }
+    let wanted = ["invalid", "cooling", "exhausted"];
+    let known = |stack: &Stack| {
+        let seen = health(stack);
+        keys.each_ref().map(|id| seen.get(id).cloned().unwrap_or_default()) == wanted
+    };
+    until_good("all three to be known", Duration::from_secs(10), || known(&stack), |known| *known);
+    // A moment later it is on disk, whatever becomes of the process.
+    let file = stack.node.data.join("node/config/keys");
+    let written = || std::fs::metadata(&file).and_then(|file| file.modified()).ok();
+    let rested = || written().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(1));
+    until_good("it to be kept", Duration::from_secs(10), rested, |rested| *rested);
+    stack.node.kill();
+    heal(&stack);
+    rule(&stack, "refused", json!({ "status": 401 }));
+    let before = stack.mock.entries().len();
+    stack.node.start();
+    stack.wait_node_ready();
+    refusal(&ask(&stack, "openai"), "all_invalid", "false");
+    refusal(&ask(&stack, "groq"), "all_cooling", "true");
+    until_good("the control plane to know", Duration::from_secs(10), || known(&stack), |known| *known);
+    let entries = stack.mock.entries();
+    let asked: Vec<_> = entries[before..].iter().map(|entry| entry["path"].as_str().unwrap_or_default()).collect();
+    assert!(asked.iter().all(|path| path.ends_with("/models")), "only probes ask: {asked:?}");
+    // And it passes by itself as it would have.
+    heal(&stack);
+    for vendor in ["openai", "mistral"] {
+        until_good("recovery", INTERVAL * 3, || ask(&stack, vendor).status(), |status| *status == 200);
+    }
+}
+
+#[test]
 fn what_one_node_finds_the_others_learn() {
     let stack = stack();
     let mut second = Service::node("second", stack.folder.path());
@@ -234,6 +358,15 @@ fn what_one_node_finds_the_others_learn() {
     let before = stack.mock.requests();
     refusal(&call(second.address("data"), &chat_request(&bot.token)), "all_invalid", "false");
     assert!(stack.mock.requests() <= before + 2, "no request of a bot was needed");
+    // One that comes later and knows nothing is told with its first configuration.
+    let mut third = Service::node("third", stack.folder.path());
+    third.spec.set("--private-upstreams", "127.0.0.0/8:*");
+    probing(&mut third);
+    enroll(&stack.control, &mut third);
+    third.start();
+    stack.wait_ready(&third);
+    let metrics = || call(third.address("admin"), &Request::new("GET", "/metrics")).text();
+    until_good("the new node to know", Duration::from_secs(10), metrics, |text| text.contains(line));
     heal(&stack);
     let both = || [stack.data(), second.address("data")].map(|node| call(node, &chat_request(&bot.token)).status());
     until_good("both nodes to serve again", INTERVAL * 3, both, |statuses| *statuses == [200, 200]);

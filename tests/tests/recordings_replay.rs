@@ -150,9 +150,11 @@ fn every_recording_comes_through_unchanged_and_is_counted() {
     let mut replays = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         for split in 0..splits {
-            // An error makes a key cool or suspect: each split has its own.
-            let tag = if case.status < 400 { format!("c{number}") } else { format!("c{number}s{split}") };
-            if split == 0 || case.status >= 400 {
+            // An error makes a key cool or suspect, also where it says 200: each split
+            // has its own.
+            let alone = case.status >= 400 || case.id.contains("http200-error");
+            let tag = if alone { format!("c{number}s{split}") } else { format!("c{number}") };
+            if split == 0 || alone {
                 add_key(&stack, case, &tag, json!({}));
             }
             let seed = 1 + number * 31 + split * 7919;

@@ -129,6 +129,9 @@ pub struct Knobs {
     pub status: Option<u16>,
     /// `code` (OpenAI) or `type` (Anthropic) or `reason` (Gemini) of that error.
     pub error_code: Option<String>,
+    /// This text instead of an answer: events of a stream unless it begins with a
+    /// brace.
+    pub body: Option<String>,
     /// Further response headers.
     pub headers: Vec<(String, String)>,
     /// How usage is reported.
@@ -163,6 +166,7 @@ impl Knobs {
             "stall_ms" => self.stall_ms = number(name, value)?,
             "status" => self.status = Some(parse_status(name, value)?),
             "error_code" => self.error_code = Some(value.to_owned()),
+            "body" => self.body = Some(value.to_owned()),
             "header" => self.headers.push(parse_header(name, value)?),
             "usage" => self.usage = parse_usage(name, value)?,
             "delay" | "delay_ms" => self.delay_ms = number(name, value)?,

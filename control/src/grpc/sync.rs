@@ -96,11 +96,6 @@ async fn serve(
             send(answers, control_message::Kind::Peers(Peers { nodes })).await?;
             told = nodes;
         }
-        let keys = fleet.rollout().bad_keys_elsewhere(&hello.node_id);
-        if keys != told_keys {
-            told_keys.clone_from(&keys);
-            send(answers, control_message::Kind::KeyStates(KeyStates { keys })).await?;
-        }
         let target = current.borrow_and_update().clone();
         if let Some(target) = target
             && let Some(update) = session.next(&target, Instant::now())
@@ -109,6 +104,12 @@ async fn serve(
             let key = sealing_key(fleet, &hello.node_id).await?;
             let update = sealed(fleet, &key, &target, update);
             send(answers, control_message::Kind::Update(update)).await?;
+        }
+        // After the keys that it speaks of: a node that starts has none before.
+        let keys = fleet.rollout().bad_keys_elsewhere(&hello.node_id);
+        if keys != told_keys {
+            told_keys.clone_from(&keys);
+            send(answers, control_message::Kind::KeyStates(KeyStates { keys })).await?;
         }
         tokio::select! {
             changed = current.changed() => {

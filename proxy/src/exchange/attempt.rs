@@ -25,6 +25,7 @@ use super::reject::Refusal;
 use super::settle::Settlement;
 use super::tunnel;
 use super::watch::{self, Watch};
+use super::within;
 use crate::routing::health::{PEEK, wants_body};
 use crate::routing::{Key, Ordered, Signal};
 use crate::upstream::classify::{self, MAX_ATTEMPTS, MAX_FAILURES, Verdict};
@@ -160,7 +161,7 @@ fn tried(key: &Key, status: u16, reason: &'static str, began_micros: u64, took_m
 
 /// Lets the key's state hear what an answer said of it; the request left so long
 /// ago.
-fn hear(services: &Services, key: &Key, signal: Signal, model: &str, took: Duration) {
+pub(super) fn hear(services: &Services, key: &Key, signal: Signal, model: &str, took: Duration) {
     // What is usual costs no look at the clock.
     if signal == Signal::Nothing || (signal == Signal::Good && key.health.is_calm()) {
         return;
@@ -282,7 +283,8 @@ async fn send(
     let mut answer = services.client.send(&target, &settlement.leaving, request).await?;
     let status = answer.status.as_u16();
     let seen = if wants_body(status) { answer.peek(PEEK).await } else { Vec::new() };
-    let signal = Signal::read(status, &answer.headers, &seen, if status == 429 { clock::now_micros() } else { 0 });
+    let signal = Signal::read(status, &answer.headers, &seen, clock::now_micros);
+    let signal = within::look(&mut answer, prepared, settlement.facts.stream, signal).await;
     hear(services, key, signal, &settlement.facts.model, began.elapsed());
     Ok((answer, signal))
 }
@@ -311,7 +313,8 @@ impl Tally {
     /// Why an answer is not the last word, and whether it goes to the client.
     fn judge(&mut self, status: u16, signal: Signal, more: bool) -> (&'static str, bool) {
         let verdict = classify::answer(status, signal);
-        if status != 429 {
+        let limited = status == 429 || matches!(signal, Signal::Limited(_));
+        if !limited {
             self.attempts += 1;
         }
         match verdict {
@@ -444,5 +447,8 @@ mod tests {
         assert!(!tally.spent());
         (0..2).for_each(|_| assert!(!tally.judge(500, Signal::Nothing, true).1));
         assert!(tally.judge(500, Signal::Nothing, true).1, "the third server error is the last");
+        let mut tally = Tally::default();
+        (0..50).for_each(|_| assert!(!tally.judge(200, Signal::Limited(1), true).1));
+        assert_eq!(tally.judge(200, Signal::Limited(1), false), ("rate_limited", true), "it says 200, and is relayed");
     }
 }

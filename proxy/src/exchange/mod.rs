@@ -33,6 +33,7 @@ mod talk;
 mod target;
 mod tunnel;
 mod watch;
+mod within;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -14,6 +14,7 @@ use super::prepare::Prepared;
 use super::reject::Refusal;
 use super::settle::{Outcome, Settlement};
 use super::watch::{self, Watch};
+use super::within;
 use crate::quota::Bound;
 use crate::upstream::{Answer, Failure, for_bot};
 use crate::wire::error::stream_error;
@@ -36,6 +37,7 @@ fn meter(prepared: &Prepared<'_>, answer: &Answer) -> Meter {
 fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: Meter, whole: bool) -> Report {
     let mut report = meter.finish();
     settlement.note = note(&report, settlement.facts.status);
+    within::heard(settlement, prepared, &report, whole);
     let usage = &mut report.usage;
     let silent = !usage.has_counts();
     let nothing = report.text.tokens() == 0 && report.error.is_some();

@@ -142,7 +142,7 @@ impl Key {
             slots: None,
             weight: 1,
             priority: 0,
-            health: super::health::Healths::default().of(id),
+            health: super::health::Healths::default().of(id, 0),
             probe: None,
             organization: None,
         }

@@ -15,7 +15,7 @@ mod strategy;
 mod weights;
 
 pub use clawgate_shared::glob::Glob;
-pub use health::{Health, Healths, News, Signal, Standing, Verdict};
+pub use health::{Health, Healths, News, Report, Signal, Standing, Verdict};
 pub use key::{Credential, Key, Probe};
 pub use names::{Names, Place, Reading};
 pub use pick::Turns;

@@ -74,12 +74,14 @@ impl Pool {
     }
 
     /// The order for one exchange: one key on trial if one is due, then those
-    /// that are well as the strategy has them, then those under suspicion.
+    /// that are well as the strategy has them, then those of whose limits nothing
+    /// is left, then those under suspicion.
     ///
     /// # Errors
     /// None may be tried now.
     pub fn ordered(&self, ask: &Ask<'_>) -> Result<Ordered<'_>, NoneLeft> {
-        let (mut usable, mut suspects, mut list) = (Indices::new(), Indices::new(), Indices::new());
+        let (mut usable, mut resting) = (Indices::new(), Indices::new());
+        let (mut suspects, mut list) = (Indices::new(), Indices::new());
         let mut cooling: Option<i64> = None;
         let carrying = self.keys.iter().enumerate().filter(|(_, key)| key.carries(ask.tags));
         for (at, key) in carrying {
@@ -91,13 +93,17 @@ impl Pool {
             }
             match admits {
                 Admits::Yes => usable.push(at),
+                Admits::Resting => resting.push(at),
                 Admits::Last { .. } => suspects.push(at),
                 Admits::Cooling(left) => cooling = Some(cooling.map_or(left, |other| other.min(left))),
                 Admits::Trial | Admits::No => {}
             }
         }
-        self.strategy.arrange(&mut usable, &self.keys, &self.turn, ask.conversation);
+        // An exchange takes one turn, among those that it tries first.
+        let first = if usable.is_empty() { &mut resting } else { &mut usable };
+        self.strategy.arrange(first, &self.keys, &self.turn, ask.conversation);
         list.extend(usable);
+        list.extend(resting);
         list.extend(suspects);
         if list.is_empty() {
             return Err(NoneLeft { cooling });
@@ -167,6 +173,26 @@ mod tests {
         assert_eq!(sorted(&pool, &required_tags(" a , b"), 0), ["k2"]);
         assert_eq!(sorted(&pool, &required_tags("b"), 0), ["k2", "k3"]);
         assert_eq!(ids(&pool, &required_tags("c"), 0), Err(NoneLeft { cooling: None }));
+    }
+
+    #[test]
+    fn what_rests_goes_after_the_others_and_in_turn_when_all_do() {
+        let pool = pool(&[("k1", &[]), ("k2", &[]), ("k3", &[]), ("k4", &[])]);
+        let _ = pool.keys[0].health.hear(Signal::UsedUp(30), "m", 0, 0);
+        let _ = pool.keys[3].health.hear(Signal::Refused, "m", 0, 0);
+        assert!(pool.quick().is_none());
+        for _ in 0..4 {
+            let order = ids(&pool, &[], 1).expect("some are left");
+            assert_eq!(order[2..], ["k1", "k4"], "{order:?}");
+        }
+        let _ = pool.keys[1].health.hear(Signal::UsedUp(30), "m", 0, 0);
+        let _ = pool.keys[2].health.hear(Signal::UsedUp(30), "m", 0, 0);
+        let mut firsts: Vec<_> = (0..3).map(|_| ids(&pool, &[], 1).expect("all may be tried")[0].clone()).collect();
+        firsts.sort();
+        assert_eq!(firsts, ["k1", "k2", "k3"], "nothing is refused for it");
+        let ask = Ask { tags: &[], model: "m", conversation: ["b", ""], now: 1 };
+        assert!(pool.any_usable(&ask));
+        assert_eq!(sorted(&pool, &[], 30), ["k1", "k2", "k3", "k4"]);
     }
 
     #[test]

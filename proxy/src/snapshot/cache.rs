@@ -16,15 +16,20 @@ use clawgate_shared::content::Content;
 use clawgate_shared::proto::node::{SealedSecret, Update, Version};
 use clawgate_shared::seal::{SealError, Sealed, SealingKey};
 use prost::Message as _;
+use zeroize::Zeroizing;
 
 /// Before everything; the last byte is the format version.
 const HEAD: &[u8; 6] = b"cglkg\x01";
 const AAD: &[u8] = b"clawgate/last-known-good/1";
 const EXTENSION: &str = "lkg";
 const CONTACT: &str = "last_contact";
+const KEYS: &str = "keys";
+const KEYS_AAD: &[u8] = b"clawgate/key-states/1";
 const KEEP: usize = 3;
 /// Larger files are not read.
 const MAX_FILE: u64 = 1 << 30;
+/// 1,000 keys with 32 models each, and more.
+const MAX_KEYS: u64 = 16 << 20;
 
 /// A configuration as it travels: resources, sealed secrets by key id, version.
 #[derive(Clone, Debug, Default)]
@@ -126,6 +131,33 @@ impl Cache {
     #[must_use]
     pub fn last_contact(&self) -> Option<i64> {
         fs::read_to_string(self.dir.join(CONTACT)).ok()?.trim().parse().ok()
+    }
+
+    /// Saves how keys stand, in place of what was saved before. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It was not saved.
+    pub fn store_keys(&self, key: &SealingKey, known: &[u8]) -> Result<(), CacheError> {
+        let sealed = key.seal(known, KEYS_AAD)?;
+        self.write(&self.dir.join(KEYS), &sealed.to_bytes()).map_err(io("write how keys stand"))
+    }
+
+    /// What [`Self::store_keys`] saved; `None` when there is nothing, or nothing
+    /// that opens. Blocks on the disk.
+    #[must_use]
+    pub fn keys(&self, key: &SealingKey) -> Option<Zeroizing<Vec<u8>>> {
+        let path = self.dir.join(KEYS);
+        if !path.exists() {
+            return None;
+        }
+        let opened = || -> Result<_, CacheError> {
+            if fs::metadata(&path).map_err(io("read how keys stood"))?.len() > MAX_KEYS {
+                return Err(CacheError::Damaged("how keys stood: the file is too large"));
+            }
+            let bytes = fs::read(&path).map_err(io("read how keys stood"))?;
+            Ok(key.open(&Sealed::from_bytes(&bytes)?, KEYS_AAD)?)
+        };
+        opened().inspect_err(|error| tracing::warn!(%error, "how keys stood is not known")).ok()
     }
 
     /// Newest first.
@@ -239,6 +271,22 @@ mod tests {
         // The next one is newer than the damaged ones and is found first.
         cache.store(&key, &saved(9)).expect("stores");
         assert_eq!(revisions(&cache, &key).first(), Some(&9));
+    }
+
+    #[test]
+    fn how_keys_stand_is_kept_sealed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (key, other) = (SealingKey::generate().expect("random"), SealingKey::generate().expect("random"));
+        let cache = Cache::open(dir.path()).expect("opens");
+        assert!(cache.keys(&key).is_none());
+        for known in [b"canary 1".as_slice(), b"canary 2"] {
+            cache.store_keys(&key, known).expect("stores");
+            assert_eq!(cache.keys(&key).as_deref().map(Vec::as_slice), Some(known));
+        }
+        assert!(cache.keys(&other).is_none());
+        let bytes = fs::read(dir.path().join(KEYS)).expect("reads");
+        assert!(!bytes.windows(6).any(|window| window == b"canary"));
+        assert!(revisions(&cache, &key).is_empty(), "it is no configuration");
     }
 
     #[test]

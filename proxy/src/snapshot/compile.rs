@@ -250,7 +250,7 @@ impl Work<'_> {
         let gate = self.gate(id, Allowance { max_concurrency: key.max_concurrency, ..Allowance::default() });
         // Another secret, or another place that it is sent to, is another key.
         let stamp = format!("{id} {} {base} {}", key.secret_version, key.auth);
-        let health = self.inputs.healths.of(&stamp);
+        let health = self.inputs.healths.of(&stamp, clock::boot_micros());
         let counted = self.counted.contains(&key.tenant_id).then(|| health.slots.clone());
         Ok(Key {
             id: id.into(),

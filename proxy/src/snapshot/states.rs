@@ -40,7 +40,10 @@ impl Snapshot {
             cooling: report
                 .cooling
                 .into_iter()
-                .map(|(model, left)| wire::Cooling { model, until_micros: wall.saturating_add(left) })
+                .map(|(model, until)| wire::Cooling {
+                    model,
+                    until_micros: wall.saturating_add(until.saturating_sub(now)),
+                })
                 .collect(),
         });
         states.take(MAX_REPORTED).collect()

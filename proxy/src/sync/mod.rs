@@ -12,6 +12,7 @@ pub mod channel;
 pub mod client;
 pub mod enroll;
 pub mod identity;
+pub mod keys;
 pub mod session;
 pub mod state;
 #[cfg(test)]
@@ -21,5 +22,6 @@ pub use channel::{ControlChannel, ControlTarget, TargetError};
 pub use client::{KeyStatesSink, PeersSink, StatusSource, SyncClient, SyncParts};
 pub use enroll::EnrollError;
 pub use identity::{Identity, IdentityCell, IdentityError, TlsIdentity};
+pub use keys::KeyMemory;
 pub use session::{Activate, Outcome, Session};
 pub use state::SyncState;

@@ -21,8 +21,10 @@ pub enum Verdict {
 #[must_use]
 pub const fn answer(code: u16, signal: Signal) -> Verdict {
     match (signal, code) {
-        // Google's way to refuse a key does not quote it: the last one is relayed.
-        (Signal::Refused, 400) => Verdict::Failover("unauthorized"),
+        // Google's way to refuse a key does not quote it, nor does who says 200 to
+        // it: the last one is relayed.
+        (Signal::Refused, 200 | 400) => Verdict::Failover("unauthorized"),
+        (Signal::Limited(_), 200) => Verdict::Failover("rate_limited"),
         (Signal::Spent, _) => Verdict::Failover("exhausted"),
         _ => status(code),
     }
@@ -67,6 +69,9 @@ mod tests {
             assert_eq!(status(code), verdict, "{code}");
         }
         assert_eq!(answer(400, Signal::Refused), Verdict::Failover("unauthorized"));
+        assert_eq!(answer(200, Signal::Refused), Verdict::Failover("unauthorized"));
+        assert_eq!(answer(200, Signal::Limited(1)), Verdict::Failover("rate_limited"));
+        assert_eq!(answer(200, Signal::UsedUp(1)), Verdict::Relay);
         assert_eq!(answer(401, Signal::Refused), Verdict::FailoverHidden("unauthorized"));
         assert_eq!(answer(429, Signal::Spent), Verdict::Failover("exhausted"));
         assert_eq!(answer(400, Signal::Nothing), Verdict::Relay);

@@ -26,12 +26,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How often keys that wait for their turn are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Tells that keys' standings changed: the prober looks, and the control plane
-/// hears of it.
+/// Tells that keys' standings changed: the prober looks, the control plane hears of
+/// it, and it is kept on disk.
 #[derive(Debug, Default)]
 pub struct KeyNews {
     probe: Notify,
     report: Notify,
+    keep: Notify,
 }
 
 impl KeyNews {
@@ -40,12 +41,18 @@ impl KeyNews {
         if news.0 {
             self.probe.notify_one();
             self.report.notify_one();
+            self.keep.notify_one();
         }
     }
 
     /// Resolves when there is something to report; one waiter.
     pub async fn to_report(&self) {
         self.report.notified().await;
+    }
+
+    /// Resolves when there is something to keep; one waiter.
+    pub async fn to_keep(&self) {
+        self.keep.notified().await;
     }
 }
 
@@ -109,7 +116,7 @@ async fn answer(client: &Client, key: &Key) -> Result<Signal, Failure> {
         || Outgoing { method: Method::GET, uri: uri.clone(), headers: headers.clone(), body: bytes::Bytes::new() };
     let mut answer = client.send(&target, &AtomicBool::new(false), request).await?;
     let body = answer.peek(PEEK).await;
-    let signal = Signal::read(answer.status.as_u16(), &answer.headers, &body, clock::now_micros());
+    let signal = Signal::read(answer.status.as_u16(), &answer.headers, &body, clock::now_micros);
     if drained(&mut answer).await {
         client.release(answer).await;
     }
@@ -129,7 +136,7 @@ async fn drained(answer: &mut Answer) -> bool {
 /// Being asked to wait proves nothing.
 const fn verdict(signal: Signal) -> Verdict {
     match signal {
-        Signal::Good => Verdict::Good,
+        Signal::Good | Signal::UsedUp(_) => Verdict::Good,
         Signal::Refused => Verdict::Refused,
         Signal::Spent => Verdict::Spent,
         Signal::Nothing | Signal::Limited(_) => Verdict::Unclear,

@@ -46,6 +46,8 @@ fn openai_like(slug: &'static str, title: &'static str, base: &'static str, key_
         routes: Cow::Borrowed(super::routes::OPENAI),
         key_page: Text::Borrowed(key_page),
         default_headers: Cow::Borrowed(&[]),
+        key_errors: Cow::Borrowed(&[]),
+        hides_errors: false,
     }
 }
 

@@ -140,6 +140,8 @@ impl Vendor {
             routes,
             key_page: Text::Borrowed(""),
             default_headers: Cow::Borrowed(default_headers),
+            key_errors: Cow::Borrowed(&[]),
+            hides_errors: false,
         })
     }
 }

@@ -8,6 +8,7 @@
 mod builtin;
 mod check;
 mod custom;
+mod key_errors;
 mod models;
 mod resolve;
 mod routes;
@@ -19,6 +20,7 @@ use crate::dialect::{Dialect, Protocol};
 
 pub use builtin::{all, find};
 pub use custom::{CustomVendor, CustomVendorError, MAX_CUSTOM_ROUTES, RESERVED_SLUGS, dialect_routes, slug_is_free};
+pub use key_errors::KeyError;
 pub use models::{ModelLimits, model_limits};
 pub use resolve::{ResolveError, Resolved, base_for_key, resolve};
 pub use unified::UnifiedRoute;
@@ -51,6 +53,11 @@ pub struct Vendor {
     /// Headers the vendor demands and a client may have left out
     /// (`anthropic-version`): added when absent.
     pub default_headers: Cow<'static, [(&'static str, &'static str)]>,
+    /// What the vendor's own codes of errors say of the key, besides the words
+    /// that many vendors have. See [`Vendor::key_error`].
+    pub key_errors: Cow<'static, [(&'static str, KeyError)]>,
+    /// It answers errors with status 200, alone in a small JSON body.
+    pub hides_errors: bool,
 }
 
 /// A path prefix below `/v1/{vendor}/` and where it leads.

@@ -169,6 +169,11 @@ pub(crate) fn speak(route: Route<'_>, body: &[u8], sse: bool, credential: &str, 
         let answer = error::answer(route.dialect, status, knobs.error_code.as_deref(), credential);
         return Spoken { answer, model: plan.model, stream: false };
     }
+    if let Some(body) = &knobs.body {
+        let kind = if body.starts_with('{') { "application/json" } else { "text/event-stream" };
+        let answer = Answer::whole(200, kind, body.clone().into_bytes(), Bill::default());
+        return Spoken { answer, model: plan.model, stream: plan.stream };
+    }
     let of_mistral = route.dialect == Dialect::Mistral;
     let (answer, stream) = match route.operation {
         Operation::Chat if of_mistral && plan.stream => (mistral::stream(&plan, knobs), true),

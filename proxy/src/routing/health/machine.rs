@@ -1,13 +1,11 @@
 //! The state of one key. Pure: time comes in as an argument, in microseconds of
 //! one monotonic clock.
 
+use super::pauses::Pauses;
+use super::registry::Report;
 use super::signal::Signal;
+use super::wait::LONGEST;
 
-/// Models of one key that are remembered as cooling. A further one takes the
-/// place of the one that is over first.
-pub const COOLING_MODELS: usize = 32;
-/// Longest model name that is remembered, in bytes; no vendor has a longer one.
-const MAX_MODEL: usize = 128;
 /// A probe that was begun is over after so long, whatever became of it.
 const PROBE_ENDS: i64 = 15_000_000;
 
@@ -36,6 +34,12 @@ impl Standing {
             Self::Exhausted => "exhausted",
         }
     }
+
+    /// The inverse of [`Self::as_str`].
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Active, Self::Suspect, Self::Invalid, Self::Exhausted].into_iter().find(|it| it.as_str() == word)
+    }
 }
 
 /// Whether a key may be tried now.
@@ -43,6 +47,9 @@ impl Standing {
 pub enum Admits {
     /// Yes.
     Yes,
+    /// After those that are well: by the vendor's word nothing is left of a limit
+    /// for this model.
+    Resting,
     /// After all others; `due`: one request may try it first.
     Last {
         /// See [`Machine::claim_trial`].
@@ -81,14 +88,17 @@ pub struct Machine {
     next_trial: i64,
     /// When a probe last found it good.
     proven: Option<i64>,
-    /// Models and when they may be asked for again.
-    cooling: Vec<(Box<str>, i64)>,
+    /// Models that the vendor refuses for a while.
+    cooling: Pauses,
+    /// Models of which the vendor said, when it answered, that it would refuse
+    /// the next request.
+    resting: Pauses,
 }
 
 impl Machine {
     /// An active key; `interval` in microseconds.
     #[must_use]
-    pub const fn new(interval: i64) -> Self {
+    pub fn new(interval: i64) -> Self {
         Self {
             interval,
             standing: Standing::Active,
@@ -96,7 +106,8 @@ impl Machine {
             next_probe: i64::MIN,
             next_trial: i64::MIN,
             proven: None,
-            cooling: Vec::new(),
+            cooling: Pauses::default(),
+            resting: Pauses::default(),
         }
     }
 
@@ -106,20 +117,27 @@ impl Machine {
         self.standing
     }
 
-    /// Active, and nothing cools.
+    /// Active, and nothing cools or rests.
     #[must_use]
-    pub fn is_calm(&self) -> bool {
-        self.standing == Standing::Active && self.cooling.is_empty()
+    pub const fn is_calm(&self) -> bool {
+        self.is_well() && self.resting.is_empty()
     }
 
-    /// Models that cool, with what is left of it.
-    pub fn cooling(&self, now: i64) -> impl Iterator<Item = (&str, i64)> {
-        self.cooling.iter().map(move |(model, until)| (model.as_ref(), until.saturating_sub(now)))
+    /// Active, and nothing cools.
+    #[must_use]
+    pub const fn is_well(&self) -> bool {
+        matches!(self.standing, Standing::Active) && self.cooling.is_empty()
+    }
+
+    /// Models that cool, each with its end.
+    pub fn cooling(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.cooling.iter()
     }
 
     /// Forgets what is over.
     pub fn expire(&mut self, now: i64) {
-        self.cooling.retain(|(_, until)| *until > now);
+        self.cooling.expire(now);
+        self.resting.expire(now);
     }
 
     /// Whether a request for `model` may try it.
@@ -128,12 +146,12 @@ impl Machine {
         if self.standing == Standing::Invalid {
             return Admits::No;
         }
-        let until = self.cooling.iter().find(|(name, until)| **name == *model && *until > now);
-        if let Some((_, until)) = until {
-            return Admits::Cooling(until.saturating_sub(now));
+        if let Some(left) = self.cooling.left(model, now) {
+            return Admits::Cooling(left);
         }
         let due = now >= self.next_trial;
         match self.standing {
+            Standing::Active if self.resting.left(model, now).is_some() => Admits::Resting,
             Standing::Active => Admits::Yes,
             Standing::Suspect => Admits::Last { due },
             Standing::Exhausted if due => Admits::Trial,
@@ -150,17 +168,33 @@ impl Machine {
         due
     }
 
+    /// Takes up what an earlier process of this node knew. Who was refused is asked
+    /// about at once: meanwhile that may have changed.
+    pub fn recall(&mut self, report: &Report, now: i64) {
+        for (model, until) in &report.cooling {
+            let until = (*until).min(now.saturating_add(LONGEST));
+            if until > now {
+                self.cooling.add(model, until, now);
+            }
+        }
+        self.become_(report.standing, now);
+    }
+
     /// What an answer said; it was sent with this key at `sent`. Whether the
     /// standing changed or another model cools.
     pub fn hear(&mut self, signal: Signal, model: &str, sent: i64, now: i64) -> bool {
-        if let Signal::Limited(wait) = signal {
-            return self.cool(model, now.saturating_add(wait), now);
+        match signal {
+            Signal::Limited(wait) => return self.cooling.add(model, now.saturating_add(wait), now),
+            // Nobody need know: no request is refused for it.
+            Signal::UsedUp(wait) => _ = self.resting.add(model, now.saturating_add(wait), now),
+            Signal::Good => self.resting.end(model, sent),
+            Signal::Nothing | Signal::Refused | Signal::Spent => {}
         }
         if sent < self.since {
             return false;
         }
         match (signal, self.standing) {
-            (Signal::Good, Standing::Suspect | Standing::Invalid | Standing::Exhausted) => {
+            (Signal::Good | Signal::UsedUp(_), Standing::Suspect | Standing::Invalid | Standing::Exhausted) => {
                 self.become_(Standing::Active, now)
             }
             (Signal::Refused, Standing::Active) => self.suspect(now),
@@ -225,30 +259,11 @@ impl Machine {
         self.next_trial = now.saturating_add(self.interval);
         true
     }
-
-    fn cool(&mut self, model: &str, until: i64, now: i64) -> bool {
-        if model.len() > MAX_MODEL {
-            return false;
-        }
-        if let Some((_, known)) = self.cooling.iter_mut().find(|(name, _)| **name == *model) {
-            *known = until.max(*known);
-            return false;
-        }
-        self.expire(now);
-        if self.cooling.len() >= COOLING_MODELS {
-            let soonest = self.cooling.iter().enumerate().min_by_key(|(_, (_, until))| *until).map(|(at, _)| at);
-            if let Some(at) = soonest {
-                self.cooling.swap_remove(at);
-            }
-        }
-        self.cooling.push((model.into(), until));
-        true
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::wait::LONGEST;
+    use super::super::pauses::MODELS;
     use super::*;
     use proptest::prelude::*;
 
@@ -278,6 +293,9 @@ mod tests {
             (Active, Signal::Refused, Suspect),
             (Active, Signal::Spent, Exhausted),
             (Active, Signal::Limited(1), Active),
+            (Active, Signal::UsedUp(1), Active),
+            (Suspect, Signal::UsedUp(1), Active),
+            (Exhausted, Signal::UsedUp(1), Active),
             (Suspect, Signal::Good, Active),
             (Suspect, Signal::Nothing, Suspect),
             (Suspect, Signal::Refused, Suspect),
@@ -364,6 +382,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_used_up_rests_and_is_never_left_out() {
+        let mut machine = Machine::new(INTERVAL);
+        assert!(!machine.hear(Signal::UsedUp(100), "m", 5, 10), "no news");
+        assert_eq!((machine.admits("m", 50), machine.admits("other", 50)), (Admits::Resting, Admits::Yes));
+        assert!(machine.is_well() && !machine.is_calm());
+        machine.hear(Signal::Good, "m", 9, 20);
+        assert_eq!(machine.admits("m", 50), Admits::Resting, "it was sent before");
+        machine.hear(Signal::Good, "m", 11, 20);
+        assert!(machine.is_calm(), "the vendor took another request");
+        machine.hear(Signal::UsedUp(100), "m", 30, 40);
+        machine.hear(Signal::Limited(10), "m", 30, 40);
+        assert_eq!(machine.admits("m", 45), Admits::Cooling(5), "a refusal counts for more");
+        assert_eq!((machine.admits("m", 50), machine.admits("m", 140)), (Admits::Resting, Admits::Yes));
+        machine.expire(140);
+        assert!(machine.is_calm());
+    }
+
+    #[test]
     fn other_nodes_findings_are_hints() {
         let mut machine = Machine::new(INTERVAL);
         assert!(machine.told(Standing::Invalid, 5));
@@ -372,6 +408,32 @@ mod tests {
         let mut machine = Machine::new(INTERVAL);
         assert!(machine.told(Standing::Exhausted, 5) && !machine.told(Standing::Active, 6));
         assert_eq!(machine.standing(), Standing::Exhausted);
+    }
+
+    #[test]
+    fn what_an_earlier_process_knew_still_holds_until_the_vendor_says_otherwise() {
+        let now = 1000;
+        let recalled = |standing| {
+            let cooling = vec![("m".to_owned(), now + 5), ("over".to_owned(), now), ("odd".to_owned(), i64::MAX)];
+            let mut machine = Machine::new(INTERVAL);
+            machine.recall(&Report { standing, cooling }, now);
+            machine
+        };
+        let mut machine = recalled(Standing::Active);
+        assert_eq!((machine.admits("m", now), machine.admits("over", now)), (Admits::Cooling(5), Admits::Yes));
+        assert_eq!(machine.admits("odd", now), Admits::Cooling(LONGEST), "wall clocks are not trusted");
+        assert!(!machine.claim_probe(now) && !machine.claim_trial(now));
+        let mut machine = recalled(Standing::Invalid);
+        assert_eq!(machine.admits("n", now), Admits::No);
+        assert!(machine.claim_probe(now) && !machine.claim_probe(now), "the vendor is asked at once, and once");
+        assert!(machine.probed(Verdict::Good, now + 1));
+        assert_eq!(machine.admits("n", now + 1), Admits::Yes);
+        let mut machine = recalled(Standing::Suspect);
+        assert_eq!(machine.admits("n", now), Admits::Last { due: false });
+        assert!(machine.claim_probe(now));
+        let mut machine = recalled(Standing::Exhausted);
+        assert_eq!((machine.admits("n", now), machine.claim_trial(now)), (Admits::No, false));
+        assert_eq!(machine.admits("n", now + INTERVAL), Admits::Trial);
     }
 
     #[derive(Clone, Debug)]
@@ -388,6 +450,7 @@ mod tests {
             Just(Signal::Good),
             Just(Signal::Nothing),
             (1..=LONGEST).prop_map(Signal::Limited),
+            (1..=LONGEST).prop_map(Signal::UsedUp),
             Just(Signal::Refused),
             Just(Signal::Spent),
         ];
@@ -433,8 +496,9 @@ mod tests {
                     }
                     Step::Told(standing) => _ = machine.told(standing, now),
                 }
-                prop_assert!(machine.cooling(now).count() <= COOLING_MODELS);
-                prop_assert!(machine.cooling(now).all(|(_, left)| left <= LONGEST));
+                prop_assert!(machine.cooling().count() <= MODELS);
+                prop_assert!(machine.resting.iter().count() <= MODELS);
+                prop_assert!(machine.cooling().all(|(_, until)| until - now <= LONGEST));
             }
             // From wherever it came: time passes, the vendor is well again.
             now += LONGEST.max(INTERVAL) + PROBE_ENDS;

@@ -1,9 +1,10 @@
 //! What a vendor's answer says about the key it was asked with. Pure.
 
+use clawgate_shared::catalogue::KeyError;
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::wait::{LONGEST, wait};
+use super::wait::{LONGEST, USUAL, used_up, wait};
 
 /// So much of an error's body is looked at.
 pub const PEEK: usize = 16 << 10;
@@ -13,6 +14,9 @@ pub const PEEK: usize = 16 << 10;
 pub enum Signal {
     /// The vendor takes it.
     Good,
+    /// The vendor takes it, and says that it will not take another request for so
+    /// many microseconds.
+    UsedUp(i64),
     /// Nothing: the request may be at fault, or the vendor.
     Nothing,
     /// A limit is met; worth another try after so many microseconds.
@@ -31,21 +35,37 @@ pub const fn wants_body(status: u16) -> bool {
 
 impl Signal {
     /// Reads an answer; `body` is what is known of it, at most [`PEEK`] bytes;
-    /// `now` is wall time.
+    /// `now` is wall time, asked for only where a vendor speaks of times.
     #[must_use]
-    pub fn read(status: u16, headers: &HeaderMap, body: &[u8], now: i64) -> Self {
+    pub fn read(status: u16, headers: &HeaderMap, body: &[u8], now: impl FnOnce() -> i64) -> Self {
         let error = if wants_body(status) { error_of(body) } else { None };
         let error = error.as_ref();
         match status {
-            200..=299 => Self::Good,
+            200..=299 => used_up(headers, now).map_or(Self::Good, Self::UsedUp),
             401 => Self::Refused,
             // Google's word for a credential that it does not know.
             400 if error.is_some_and(|error| has_reason(error, "API_KEY_INVALID")) => Self::Refused,
             // This request alone asks for more than the account has: another may fit.
             402 if error.is_some_and(|error| message(error).contains("can only afford")) => Self::Nothing,
             402 => Self::Spent,
-            429 => error.map_or_else(|| Self::Limited(wait(headers, None, now)), |error| limited(headers, error, now)),
+            429 => match error {
+                Some(error) => limited(headers, error, now()),
+                None => Self::Limited(wait(headers, None, now())),
+            },
             _ => Self::Nothing,
+        }
+    }
+}
+
+/// An error that came with status 200: as with its own status, but nobody says for
+/// how long.
+impl From<KeyError> for Signal {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Limited => Self::Limited(USUAL),
+            KeyError::UsedUp => Self::Limited(LONGEST),
+            KeyError::Refused => Self::Refused,
+            KeyError::Spent => Self::Spent,
         }
     }
 }
@@ -93,7 +113,6 @@ fn has_reason(error: &Value, wanted: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wait::USUAL;
     use super::*;
 
     #[test]
@@ -124,7 +143,7 @@ mod tests {
             (500, "", Signal::Nothing),
             (503, r#"{"error":{"type":"insufficient_quota"}}"#, Signal::Nothing),
         ] {
-            assert_eq!(Signal::read(status, &HeaderMap::new(), body.as_bytes(), 0), wanted, "{status} {body}");
+            assert_eq!(Signal::read(status, &HeaderMap::new(), body.as_bytes(), || 0), wanted, "{status} {body}");
         }
     }
 }

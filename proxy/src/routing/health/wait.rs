@@ -1,7 +1,7 @@
 //! For how long a vendor wants to be left alone. Pure.
 
 use clawgate_shared::clock;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 
 const SECOND: i64 = 1_000_000;
@@ -48,6 +48,66 @@ fn resets(headers: &HeaderMap, now: i64) -> Option<i64> {
         any = Some(any.map_or(wait, |other| other.min(wait)));
     }
     used_up.or(any)
+}
+
+/// Microseconds until a limit of requests or tokens is reset of which an answer
+/// says that nothing is left: the last of them. `None`: of none, or nobody says
+/// when. Looks at names alone where no limit is spoken of, and at the clock only
+/// where one is used up.
+#[must_use]
+pub fn used_up(headers: &HeaderMap, now: impl FnOnce() -> i64) -> Option<i64> {
+    let limits = headers.iter().filter_map(|(name, value)| Some((Limit::of(name.as_str())?, value)));
+    let mut empty = limits.filter(|(_, left)| is_nothing(left)).map(|(limit, _)| limit).peekable();
+    empty.peek()?;
+    let now = now();
+    let wait = empty
+        // Where nothing is allowed nothing is limited: the account has no such limit.
+        .filter(|limit| !limit.find(headers, "limit").is_some_and(is_nothing))
+        .filter_map(|limit| duration(limit.find(headers, "reset")?.to_str().ok()?, now))
+        .max()?;
+    (wait > 0).then(|| wait.min(LONGEST))
+}
+
+/// A limit by the part of its headers' names that they have in common.
+#[derive(Clone, Copy)]
+enum Limit<'n> {
+    /// `x-ratelimit-remaining-requests` and its like; OpenRouter's has no part.
+    Usual(&'n str),
+    /// `anthropic-ratelimit-requests-remaining`.
+    Anthropic(&'n str),
+}
+
+impl<'n> Limit<'n> {
+    /// The limit that a header of this name says the rest of.
+    fn of(name: &'n str) -> Option<Self> {
+        // Others are those of images, of sounds, or of a month.
+        let counts = |part: &str| part.contains("request") || part.contains("token");
+        if let Some(part) = name.strip_prefix("x-ratelimit-remaining") {
+            return (part.is_empty() || counts(part)).then_some(Self::Usual(part));
+        }
+        let part = name.strip_prefix("anthropic-ratelimit-")?.strip_suffix("-remaining")?;
+        counts(part).then_some(Self::Anthropic(part))
+    }
+
+    /// What another header says of the same limit.
+    fn find<'h>(self, headers: &'h HeaderMap, what: &str) -> Option<&'h HeaderValue> {
+        let same = |name: &str| match self {
+            Self::Usual(part) => {
+                name.strip_prefix("x-ratelimit-").and_then(|rest| rest.strip_prefix(what)) == Some(part)
+            }
+            Self::Anthropic(part) => {
+                let rest = name.strip_prefix("anthropic-ratelimit-").and_then(|rest| rest.strip_prefix(part));
+                rest.and_then(|rest| rest.strip_prefix('-')) == Some(what)
+            }
+        };
+        headers.iter().find(|(name, _)| same(name.as_str())).map(|(_, value)| value)
+    }
+}
+
+/// Zero or less.
+fn is_nothing(value: &HeaderValue) -> bool {
+    let may_be = matches!(value.as_bytes().first(), Some(b'0' | b'-'));
+    may_be && value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok()).is_some_and(|left| left <= 0.0)
 }
 
 /// The header that says what is left of the limit whose reset `name` tells.
@@ -185,6 +245,68 @@ mod tests {
     }
 
     #[test]
+    fn a_good_answer_tells_which_limit_is_used_up() {
+        for (list, wanted) in [
+            (&[("content-type", "application/json"), ("retry-after", "9")][..], None),
+            (&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "6m0s")], Some(360 * SECOND)),
+            (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "8ms")], Some(8000)),
+            (&[("x-ratelimit-remaining-tokens", "-3"), ("x-ratelimit-reset-tokens", "2s")], Some(2 * SECOND)),
+            (&[("x-ratelimit-remaining-tokens", "0.0"), ("x-ratelimit-reset-tokens", "2.5")], Some(2_500_000)),
+            // Something is left, or nobody says until when not.
+            (&[("x-ratelimit-remaining-requests", "1"), ("x-ratelimit-reset-requests", "6m0s")], None),
+            (&[("x-ratelimit-remaining-requests", "0.5"), ("x-ratelimit-reset-requests", "6m0s")], None),
+            (&[("x-ratelimit-remaining-requests", "0")], None),
+            (&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "soon")], None),
+            (&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-tokens", "9s")], None),
+            // The reset is that of the limit which is used up; of several the last.
+            (
+                &[
+                    ("x-ratelimit-remaining-requests", "0"),
+                    ("x-ratelimit-reset-requests", "2s"),
+                    ("x-ratelimit-remaining-tokens", "50"),
+                    ("x-ratelimit-reset-tokens", "30s"),
+                    ("x-ratelimit-remaining-project-tokens", "0"),
+                    ("x-ratelimit-reset-project-tokens", "7s"),
+                ],
+                Some(7 * SECOND),
+            ),
+            (&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1767323055000")], Some(10 * SECOND)),
+            (
+                &[
+                    ("anthropic-ratelimit-requests-remaining", "0"),
+                    ("anthropic-ratelimit-requests-reset", "2026-01-02T03:04:25Z"),
+                    ("anthropic-ratelimit-input-tokens-remaining", "0"),
+                    ("anthropic-ratelimit-input-tokens-reset", "2026-01-02T03:04:45Z"),
+                ],
+                Some(40 * SECOND),
+            ),
+            // Past, beyond bounds, of something else, and no limit at all.
+            (
+                &[
+                    ("anthropic-ratelimit-tokens-remaining", "0"),
+                    ("anthropic-ratelimit-tokens-reset", "2026-01-02T03:00:00Z"),
+                ],
+                None,
+            ),
+            (&[("x-ratelimit-remaining-requests-day", "0"), ("x-ratelimit-reset-requests-day", "9h")], Some(LONGEST)),
+            (&[("x-ratelimit-remaining-input-images", "0"), ("x-ratelimit-reset-input-images", "9s")], None),
+            (
+                &[
+                    ("x-ratelimit-limit-tokens", "0"),
+                    ("x-ratelimit-remaining-tokens", "0"),
+                    ("x-ratelimit-reset-tokens", "9s"),
+                ],
+                None,
+            ),
+        ] {
+            assert_eq!(used_up(&headers(list), || NOW), wanted, "{list:?}");
+        }
+        let plain =
+            headers(&[("date", "x"), ("x-ratelimit-remaining-tokens", "5"), ("x-ratelimit-reset-tokens", "1s")]);
+        assert_eq!(used_up(&plain, || panic!("the clock is not needed")), None);
+    }
+
+    #[test]
     fn googles_delay_stands_in_the_body() {
         let error = json!({"details": [{"@type": "a"}, {"@type": "google.rpc.RetryInfo", "retryDelay": "34.07s"}]});
         assert_eq!(wait(&HeaderMap::new(), Some(&error), NOW), 34_070_000);
@@ -197,6 +319,8 @@ mod tests {
         fn no_text_leads_beyond_the_bounds(text in "[ -~]{0,40}", now in any::<i64>()) {
             let list = headers(&[("retry-after", &text), ("x-ratelimit-reset", &text), ("retry-after-ms", &text)]);
             prop_assert!((SHORTEST..=LONGEST).contains(&wait(&list, None, now)));
+            let list = headers(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &text)]);
+            prop_assert!(used_up(&list, || now).is_none_or(|wait| (1..=LONGEST).contains(&wait)));
         }
     }
 }

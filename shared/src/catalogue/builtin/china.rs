@@ -1,8 +1,10 @@
 //! Vendors in mainland China; an international address, where there is one, is
 //! a key's own base URL.
 
+use std::borrow::Cow;
+
 use super::super::routes::{ANTHROPIC_SKIN, OPENAI, account, forbidden, plain, post};
-use super::super::{IncludeUsage, Route, Vendor};
+use super::super::{IncludeUsage, Route, Vendor, key_errors};
 use super::{openai_like, roots, routes, to_base, to_path};
 use crate::dialect::Protocol;
 
@@ -92,6 +94,7 @@ fn with_own_roots() -> Vec<Vendor> {
                 to_path("api/anthropic/v1", "/api/anthropic/v1"),
             ]),
             routes: routes(&[ZHIPU, OPENAI, ANTHROPIC_SKIN]),
+            key_errors: Cow::Borrowed(key_errors::ZHIPU),
             ..openai_like(
                 "zhipu",
                 "Zhipu GLM",
@@ -178,6 +181,8 @@ fn like_openai() -> Vec<Vendor> {
             include_usage: IncludeUsage::Passthrough,
             roots: roots(&[to_base("v1"), to_path("anthropic/v1", "/anthropic/v1")]),
             routes: routes(&[MINIMAX, OPENAI, ANTHROPIC_SKIN]),
+            key_errors: Cow::Borrowed(key_errors::MINIMAX),
+            hides_errors: true,
             ..openai_like(
                 "minimax",
                 "MiniMax",
