@@ -16,6 +16,7 @@ use pingora_core::server::Fds;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::accounts::Asker;
 use crate::config::{self, ProxyConfig};
 use crate::exchange::{BodyBudget, Counting, Drains, Inflight, Services};
 use crate::limits::Learned;
@@ -151,6 +152,7 @@ impl Node {
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
         });
         client.restore();
+        services.makers.connect(Asker::new(channel.source(), identity.node_id().to_owned()));
         let calls = services.metrics.clone();
         let renewer = Renewer::new(
             services.slices.clone(),
@@ -331,6 +333,7 @@ fn services(
         when_full: config.spool_full,
         slices: Arc::default(),
         learned: Learned::default(),
+        makers: Arc::default(),
         gates: Arc::default(),
         metrics,
         access,
