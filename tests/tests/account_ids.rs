@@ -147,7 +147,8 @@ fn a_stored_response_is_continued_by_its_bot_where_it_is_stored() {
     assert_ne!(homes[0].1, homes[1].1, "what names nothing takes its turn");
     for (number, (id, home)) in homes.iter().enumerate() {
         let next = ask(&format!("go on {number}"), json!({ "previous_response_id": id }));
-        let unified = json!({ "model": "openai/gpt-4o", "input": format!("and on {number}"), "previous_response_id": id });
+        let unified =
+            json!({ "model": "openai/gpt-4o", "input": format!("and on {number}"), "previous_response_id": id });
         for (path, body) in [(path, &next), ("/v1/responses", &unified)] {
             let answer = post(node, &alpha, path, body);
             assert_eq!((answer.status(), &key(&answer)), (200, home), "{}", answer.text());

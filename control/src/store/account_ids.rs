@@ -104,7 +104,11 @@ pub async fn insert(conn: &mut AnyConnection, events: &[&EventRow], now: i64) ->
 }
 
 /// Who made each of `ids`, in their order.
-pub async fn find(conn: &mut AnyConnection, place: Place<'_>, ids: &[String]) -> Result<Vec<Option<Maker>>, StoreError> {
+pub async fn find(
+    conn: &mut AnyConnection,
+    place: Place<'_>,
+    ids: &[String],
+) -> Result<Vec<Option<Maker>>, StoreError> {
     let mut makers = Vec::with_capacity(ids.len());
     for id in ids {
         let statement = sqlx::query(SELECT).bind(place.tenant_id).bind(place.vendor).bind(id.as_str());

@@ -51,7 +51,8 @@ impl Makers {
         let now = clock::boot_micros();
         let looks: Vec<Look> = self.with(|known| ids.iter().map(|id| known.look(tenant, vendor, id, now)).collect());
         let asks = |look: &Look| matches!(look, Look::Unknown | Look::Old(_));
-        let open: Vec<String> = ids.iter().zip(&looks).filter(|(_, look)| asks(look)).map(|(id, _)| id.clone()).collect();
+        let open: Vec<String> =
+            ids.iter().zip(&looks).filter(|(_, look)| asks(look)).map(|(id, _)| id.clone()).collect();
         let answers = match (&open[..], self.asker.get()) {
             ([], _) => Ok(Vec::new()),
             (open, Some(asker)) => asker.ask(tenant, vendor, open).await,

@@ -118,10 +118,11 @@ async fn with_keys<'a, D: Downstream>(
         settlement.facts.max_tokens = weight.limit.as_ref().map(|(_, tokens)| *tokens);
         settlement.permit = admit(services, &bot.quotas, weight).await.map_err(refused)?;
     }
-    let candidates = plan(bot, &prepared.vendor.slug, &received.headers, ties, &settlement.facts).map_err(|refusal| {
-        let next = matches!(refusal.code, Code::NoKeyAvailable(_));
-        Failed { refusal, next, asked: false }
-    })?;
+    let candidates =
+        plan(bot, &prepared.vendor.slug, &received.headers, ties, &settlement.facts).map_err(|refusal| {
+            let next = matches!(refusal.code, Code::NoKeyAvailable(_));
+            Failed { refusal, next, asked: false }
+        })?;
     let task = Task { received, prepared, weight: weight.as_ref() };
     attempt(settlement, &task, candidates.peekable(), spare, watch, down).await
 }

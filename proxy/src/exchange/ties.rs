@@ -88,7 +88,8 @@ pub async fn key_of(services: &Services, bot: &Bot, vendor: &str, names: &[Strin
     let makers = services.makers.find(&bot.tenant.id, vendor, names).await.map_err(|Away| away())?;
     let mut key: Option<Arc<str>> = None;
     for maker in makers {
-        let Maker { bot: whose, key: with } = maker.filter(|maker| *maker.bot == *bot.id).ok_or_else(|| nobody(vendor))?;
+        let Maker { bot: whose, key: with } =
+            maker.filter(|maker| *maker.bot == *bot.id).ok_or_else(|| nobody(vendor))?;
         debug_assert_eq!(*whose, *bot.id);
         if key.as_ref().is_some_and(|other| *other != with) {
             let text = format!(

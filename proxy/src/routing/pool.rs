@@ -121,7 +121,11 @@ impl Pool {
             Admits::No => None,
             Admits::Trial if !key.health.claim_trial(ask.now) => None,
             Admits::Yes | Admits::Last { .. } | Admits::Trial => {
-                return Some(Ok(Ordered { keys: &self.keys, order: Order::List(Indices::from_slice(&[at])), given: 0 }));
+                return Some(Ok(Ordered {
+                    keys: &self.keys,
+                    order: Order::List(Indices::from_slice(&[at])),
+                    given: 0,
+                }));
             }
         };
         Some(Err(NoneLeft { cooling }))
@@ -195,6 +199,7 @@ mod tests {
     fn a_named_key_is_the_only_one_and_what_is_made_stays_with_one() {
         let pool = pool(&[("k1", &[]), ("k2", &["a"]), ("k3", &[])]);
         let ask = |tags, stays| Ask { tags, model: "m", conversation: ["b", ""], stays, now: SECOND };
+        let tag = ["a".to_owned()];
         let only = |id: &str| {
             pool.only(id, &ask(&[], false)).map(|order| order.map(|keys| keys.map(|key| key.id.to_string()).collect()))
         };
@@ -202,7 +207,7 @@ mod tests {
             assert_eq!(only(id), Some(Ok(vec![id.to_owned()])));
         }
         assert_eq!(only("k4"), None);
-        assert!(pool.only("k1", &ask(&["a".to_owned()], false)).is_none());
+        assert!(pool.only("k1", &ask(&tag, false)).is_none());
         let _ = pool.keys[0].health.hear(Signal::Limited(30 * SECOND), "m", 0, 0);
         assert_eq!(only("k1"), Some(Err(NoneLeft { cooling: Some(29 * SECOND) })));
         let _ = pool.keys[1].health.hear(Signal::Spent, "m", 1, 1);

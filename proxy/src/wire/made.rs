@@ -137,7 +137,11 @@ mod tests {
             (Names::Made, r#"{"object":"file","id":"file-1","filename":"x"}"#, vec!["file-1"]),
             (Names::Made, r#"{"file":{"name":"files/abc","uri":"https://h/v1beta/files/abc"}}"#, vec!["files/abc"]),
             (Names::Made, r#"{"name":"cachedContents/c","displayName":"d"}"#, vec!["cachedContents/c"]),
-            (Names::Made, r#"{"name":"tunedModels/t/operations/o"}"#, vec!["tunedModels/t", "tunedModels/t/operations/o"]),
+            (
+                Names::Made,
+                r#"{"name":"tunedModels/t/operations/o"}"#,
+                vec!["tunedModels/t", "tunedModels/t/operations/o"],
+            ),
             (Names::Made, r#"{"name":"my file","id":"f"}"#, vec!["f"]),
             (Names::Made, r#"{"output":{"task_status":"PENDING","task_id":"t"},"request_id":"r"}"#, vec!["t"]),
             (Names::Made, r#"{"file":{"file_id":123}}"#, vec!["123"]),

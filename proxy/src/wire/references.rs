@@ -274,9 +274,9 @@ impl Search {
             b"fileName" | b"file_name" if self.wanted.account => {
                 self.names(scanner, inner, |text| text.starts_with("files/").then(|| text.into()))
             }
-            b"agent_id" if self.wanted.account => {
-                self.names(scanner, inner, |text| (text.starts_with("ag_") || text.starts_with("ag:")).then(|| text.into()))
-            }
+            b"agent_id" if self.wanted.account => self.names(scanner, inner, |text| {
+                (text.starts_with("ag_") || text.starts_with("ag:")).then(|| text.into())
+            }),
             // The vendor's own skills and agents have plain names.
             b"skill_id" => self.names(scanner, inner, |text| text.starts_with("skill_").then(|| text.into())),
             name if is_thing(name) || (self.wanted.account && is_thing_of_account(name)) => {
@@ -287,12 +287,7 @@ impl Search {
     }
 
     /// A name, or a list of names.
-    fn names(
-        &mut self,
-        scanner: &mut Scanner<'_>,
-        inner: Level,
-        read: fn(&str) -> Option<Cow<'_, str>>,
-    ) -> Step {
+    fn names(&mut self, scanner: &mut Scanner<'_>, inner: Level, read: fn(&str) -> Option<Cow<'_, str>>) -> Step {
         match scanner.next() {
             Some(b'"') => {
                 if let Some((text, _)) = scanner.text()? {
@@ -368,7 +363,11 @@ mod tests {
                 json!({"fileUri": "https://generativelanguage.googleapis.com/v1beta/%66iles/x"}),
                 vec!["https://generativelanguage.googleapis.com/v1beta/%66iles/x"],
             ),
-            (ITEMS, json!({"input": [{"type": "item_reference", "id": "msg_1"}, {"id": "rs_1"}]}), vec!["msg_1", "rs_1"]),
+            (
+                ITEMS,
+                json!({"input": [{"type": "item_reference", "id": "msg_1"}, {"id": "rs_1"}]}),
+                vec!["msg_1", "rs_1"],
+            ),
             (ITEMS, json!({"input": [{"type": "message", "id": "msg_1", "content": "x"}]}), vec![]),
             (ITEMS, json!({"prompt": {"id": "pmpt_1"}}), vec![]),
             (PLAIN, json!({"input": [{"type": "item_reference", "id": "msg_1"}]}), vec![]),

@@ -1,9 +1,7 @@
 //! Vendors in mainland China; an international address, where there is one, is
 //! a key's own base URL.
 
-use super::super::routes::{
-    ANTHROPIC_SKIN, OPENAI, account, account_at, elsewhere, forbidden, maker, plain, post,
-};
+use super::super::routes::{ANTHROPIC_SKIN, OPENAI, account, account_at, elsewhere, forbidden, maker, plain, post};
 use super::super::{IncludeUsage, Route, Vendor};
 use super::{openai_like, roots, routes, to_base, to_path};
 use crate::dialect::Protocol;
@@ -73,8 +71,13 @@ const MINIMAX: &[Route] = &[
     elsewhere("files/delete"),
 ];
 
-const SILICONFLOW: &[Route] =
-    &[forbidden("user/**"), maker("video/submit"), elsewhere("video/**"), maker("uploads/audio/voice"), elsewhere("audio/voice/**")];
+const SILICONFLOW: &[Route] = &[
+    forbidden("user/**"),
+    maker("video/submit"),
+    elsewhere("video/**"),
+    maker("uploads/audio/voice"),
+    elsewhere("audio/voice/**"),
+];
 
 /// The list.
 pub(super) fn vendors() -> Vec<Vendor> {

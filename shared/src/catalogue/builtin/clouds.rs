@@ -1,9 +1,7 @@
 //! Vendors whose address belongs to the customer: cloud accounts and servers
 //! one runs oneself. Most have no default base URL.
 
-use super::super::routes::{
-    ANTHROPIC_SKIN, OPENAI, account, elsewhere, forbidden, get, maker, named, plain, post,
-};
+use super::super::routes::{ANTHROPIC_SKIN, OPENAI, account, elsewhere, forbidden, get, maker, named, plain, post};
 use super::super::{AuthForm, IncludeUsage, Route, Vendor};
 use super::{openai_like, roots, routes, to_base, to_path};
 use crate::dialect::{Dialect, Protocol};
