@@ -168,16 +168,35 @@ pub fn references(body: &[u8], wanted: Wanted) -> Result<Vec<String>, Unreadable
 /// The ids that a query names; `query` without the question mark.
 #[must_use]
 pub fn in_query(query: &str) -> Vec<String> {
-    // A name that is escaped may be any.
     let named = |name: &str| {
-        matches!(name, "id" | "agent_id")
-            || name.contains(['%', '+'])
-            || is_thing(name.as_bytes())
-            || is_thing_of_account(name.as_bytes())
+        let name = unescaped(name);
+        let name = name.strip_suffix(b"[]").unwrap_or(&name);
+        matches!(name, b"id" | b"agent_id") || is_thing(name) || is_thing_of_account(name)
     };
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     // What is escaped is no id as a vendor gives it, and so nobody's.
     pairs.filter(|(name, value)| named(name) && !value.is_empty()).map(|(_, value)| value.to_owned()).collect()
+}
+
+/// What percent signs spell; a broken escape stays.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let digit = |at: usize| after.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        let escape = digit(0).zip(digit(1)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        match escape.filter(|_| *byte == b'%') {
+            Some(escape) => {
+                bytes.push(escape);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    bytes
 }
 
 /// Whether a form has a field that names something: such a request is to be sent
@@ -423,6 +442,8 @@ mod tests {
         assert!(!in_form(form("\"file\"; filename=\"x\"").as_bytes()));
         assert!(!in_form(b"\r\n<input name=\"file_id\">"));
         assert_eq!(in_query("task_id=7&x=1&after=f&id=&task%5Fid=8"), ["7", "8"]);
+        assert!(in_query("include%5B%5D=file_search_call.results&limit=2").is_empty());
+        assert_eq!(in_query("file_ids[]=a&file_ids%5b%5d=b"), ["a", "b"]);
     }
 
     proptest! {
