@@ -60,6 +60,12 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0006_folding.sql"),
         postgres: include_str!("../../../migrations/postgres/0006_folding.sql"),
     },
+    Migration {
+        version: 7,
+        name: "account_ids",
+        sqlite: include_str!("../../../migrations/sqlite/0007_account_ids.sql"),
+        postgres: include_str!("../../../migrations/postgres/0007_account_ids.sql"),
+    },
 ];
 
 const CREATE_LEDGER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, \
