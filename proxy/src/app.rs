@@ -16,6 +16,7 @@ use pingora_core::server::Fds;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::accounts::Asker;
 use crate::config::{self, ProxyConfig};
 use crate::exchange::{BodyBudget, Counting, Drains, Inflight, Services};
 use crate::limits::Learned;
@@ -160,6 +161,7 @@ impl Node {
         });
         client.restore();
         tokio::spawn(memory.run());
+        services.makers.connect(Asker::new(channel.source(), identity.node_id().to_owned()));
         let calls = services.metrics.clone();
         let renewer = Renewer::new(
             services.slices.clone(),
@@ -340,6 +342,7 @@ fn services(
         when_full: config.spool_full,
         slices: Arc::default(),
         learned: Learned::default(),
+        makers: Arc::default(),
         gates: Arc::default(),
         metrics,
         access,

@@ -17,6 +17,8 @@ pub mod upstream;
 
 pub mod quota;
 
+pub mod accounts;
+
 pub mod metering;
 
 pub mod sync;

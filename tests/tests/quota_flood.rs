@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clawgate_tests::config::verify;
 use clawgate_tests::flood::{Billed, billed, flood, flood_while};
-use clawgate_tests::http::Request;
+use clawgate_tests::http::{Request, call};
 use clawgate_tests::rest::Rest;
 use clawgate_tests::stack::{Bot, Service, Stack, enroll};
 use clawgate_tests::wait::until_good;
@@ -104,16 +104,22 @@ fn requests_whose_input_is_elsewhere() {
     stack.key("openai", SECRET, &stack.mock.url("/v1"), &[], json!({}));
     let limit = 2_000_000;
     let bodies = [
-        json!({ "model": "gpt-4o", "input": "go on", "previous_response_id": "resp_1", "max_output_tokens": 900 }),
+        json!({ "model": "gpt-4o", "input": "go on", "previous_response_id": "", "max_output_tokens": 900 }),
         json!({ "model": "gpt-4o", "max_output_tokens": 900, "input": [{ "role": "user",
-            "content": [{ "type": "input_file", "file_id": "file_1" }] }] }),
+            "content": [{ "type": "input_file", "file_url": "https://files.example/1" }] }] }),
         json!({ "model": "gpt-4o", "input": "news?", "tools": [{ "type": "web_search" }], "max_output_tokens": 900 }),
     ];
-    for (number, body) in bodies.iter().enumerate() {
+    for (number, mut body) in bodies.into_iter().enumerate() {
         let bot = stack.bot(&format!("referrer-{number}"), json!({}));
+        if body.get("previous_response_id").is_some() {
+            // Only what the bot made itself may be named.
+            let first = json!({ "model": "gpt-4o", "input": "begin" });
+            let first = Request::post("/v1/openai/responses", &first).bearer(&bot.token);
+            body["previous_response_id"] = call(stack.data(), &first).json()["id"].clone();
+        }
         quota(&stack, &bot, limit);
         let before = stack.mock.entries().len();
-        let mut asked = request(&bot, body, 50_000, 900);
+        let mut asked = request(&bot, &body, 50_000, 900);
         "/v1/openai/responses".clone_into(&mut asked.target);
         let _tally = flood(&[stack.data()], 64, &asked);
         let sum = billed(&stack.mock.entries()[before..], limit);

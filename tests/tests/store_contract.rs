@@ -4,6 +4,8 @@
 //! on a real PostgreSQL, because a statement that one engine takes may still
 //! give the other one a type that does not decode.
 
+#[path = "store_contract/account_ids.rs"]
+mod account_ids;
 #[path = "store_contract/config.rs"]
 mod config;
 #[path = "store_contract/fleet.rs"]
@@ -51,6 +53,7 @@ async fn story(url: &str) {
     tokens::idempotent_answers(&domain).await;
     prices::layers_and_history(&domain, &tenant.id).await;
     usage::ingest_and_queries(&domain, &tenant.id).await;
+    account_ids::makers(&domain, &tenant.id).await;
     quotas::ledger(&domain, &tenant.id).await;
     quotas::many_at_once(&domain).await;
     fleet::nodes_and_enrolment(&domain).await;

@@ -21,6 +21,7 @@ mod replay;
 mod rng;
 mod rules;
 mod send;
+mod stored;
 
 use std::future::Future;
 use std::io;

@@ -33,6 +33,7 @@ use crate::quota::{Answer, Books, Claim, Holder, Quotas, TradeError, learning, t
 use crate::snapshot::assemble::AssembleError;
 use crate::snapshot::publisher::Publisher;
 use crate::snapshot::rollout::{RECENT, Rollout};
+use crate::store::account_ids::{self, Maker, Place};
 use crate::store::{Db, StoreError, nodes};
 use crate::vault::{Purpose, Vault, VaultError};
 use ca::{Authority, CaError};
@@ -245,6 +246,32 @@ impl Fleet {
             return Err(TradeError::Revoked);
         }
         trade::trade(&self.db, &self.quotas, holder, claims, clock::now_micros()).await
+    }
+
+    /// Who made these things in a vendor's account; `None` where it is not known.
+    /// `None` of all: the node was revoked.
+    ///
+    /// # Errors
+    /// As the database answers.
+    pub async fn find_makers(
+        &self,
+        node_id: &str,
+        place: Place<'_>,
+        ids: &[String],
+    ) -> Result<Option<Vec<Option<Maker>>>, StoreError> {
+        if self.is_revoked(node_id).await? {
+            return Ok(None);
+        }
+        let makers = account_ids::find(&mut *self.db.read().await?, place, ids).await?;
+        let now = clock::now_micros();
+        let unused: Vec<&str> =
+            makers.iter().flatten().filter(|maker| maker.is_due(now)).map(|maker| maker.id.as_str()).collect();
+        if !unused.is_empty() {
+            let mut tx = self.db.begin().await?;
+            account_ids::touch(&mut tx, place, &unused, now).await?;
+            tx.commit().await?;
+        }
+        Ok(Some(makers))
     }
 
     async fn is_revoked(&self, node_id: &str) -> Result<bool, StoreError> {

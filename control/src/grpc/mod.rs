@@ -7,6 +7,7 @@
 //! Deliberately absent: what the calls do (`fleet`, `snapshot`, `ingest`,
 //! `quota`).
 
+mod account_ids;
 mod enroll;
 mod peer;
 pub mod quota;
@@ -21,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clawgate_shared::proto::node::account_ids_server::AccountIdsServer;
 use clawgate_shared::proto::node::config_sync_server::ConfigSyncServer;
 use clawgate_shared::proto::node::fleet_server::FleetServer;
 use clawgate_shared::proto::node::quota_leases_server::QuotaLeasesServer;
@@ -119,6 +121,7 @@ fn services(server: Server, fleet: Arc<Fleet>, transport: Transport, stop: &watc
     let enroll = FleetServer::new(enroll::Service { fleet: Arc::clone(&fleet), transport });
     let sync = ConfigSyncServer::new(sync::Service { fleet: Arc::clone(&fleet), transport, stop: stop.clone() });
     let quota = QuotaLeasesServer::new(quota::Service { fleet: Arc::clone(&fleet), transport });
+    let ids = AccountIdsServer::new(account_ids::Service { fleet: Arc::clone(&fleet), transport });
     let usage = UsageIngestServer::new(usage::Service { fleet, transport });
     server
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -130,6 +133,7 @@ fn services(server: Server, fleet: Arc<Fleet>, transport: Transport, stop: &watc
         .add_service(enroll.max_decoding_message_size(MAX_SMALL_MESSAGE))
         .add_service(sync.max_decoding_message_size(MAX_SMALL_MESSAGE))
         .add_service(quota.max_decoding_message_size(MAX_TRADE))
+        .add_service(ids.max_decoding_message_size(MAX_SMALL_MESSAGE))
         .add_service(usage.max_decoding_message_size(MAX_BATCH))
 }
 

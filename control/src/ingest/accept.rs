@@ -14,7 +14,7 @@ use crate::quota::Books;
 use crate::snapshot::rollout::Rollout;
 use crate::store::usage_dims::{self, Fresh, Known};
 use crate::store::usage_ingest::{self, Cursor, EventRow, Shard};
-use crate::store::{Db, StoreError, Tx, usage_events, usage_rollup, usage_sessions};
+use crate::store::{Db, StoreError, Tx, account_ids, usage_events, usage_rollup, usage_sessions};
 
 /// Most records in one batch.
 pub const MAX_RECORDS: usize = 65_536;
@@ -261,6 +261,7 @@ async fn add(
     let (new, fresh) = add_events(tx, known, shard, events, now).await?;
     let new = those_new(events, &new);
     charges::charge(tx, books, shard, &new, now).await?;
+    account_ids::insert(tx, &new, now).await?;
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     accepted.events += count(new.len());
     accepted.indeterminate += count(new.iter().filter(|event| event.indeterminate).count());

@@ -21,6 +21,9 @@ const MAX_TEXT: usize = 2048;
 const MAX_LIST: usize = 128;
 /// Most quotas that one exchange is charged to.
 const MAX_CHARGES: usize = 256;
+/// Most ids that one exchange made, and the longest, in bytes.
+const MAX_IDS: usize = 64;
+const MAX_ID: usize = 256;
 /// Counts above this are a mistake of the sender; it keeps sums far from
 /// overflow, which would make the database refuse the batch for ever.
 const MAX_COUNT: i64 = 1_000_000_000_000;
@@ -143,6 +146,8 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
         price_ref: String::new(),
         indeterminate: settle.outcome == INDETERMINATE,
         charges: charges(settle.charges),
+        made_ids: made_ids(settle.made_ids),
+        made_ids_pass: settle.made_ids_pass,
         open: open_row(
             Open {
                 exchange_id: settle.exchange_id,
@@ -199,6 +204,12 @@ fn charges(given: Vec<wire::Charge>) -> Vec<Charge> {
         }
     }
     found
+}
+
+/// Ids that are some: cut short, one would name something else.
+fn made_ids(given: Vec<String>) -> Vec<String> {
+    let fits = |id: &String| (1..=MAX_ID).contains(&id.len()) && !id.contains('\0');
+    given.into_iter().filter(fits).take(MAX_IDS).collect()
 }
 
 /// The short form for what nearly every exchange is, see [`EventRow::tried`].

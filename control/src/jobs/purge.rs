@@ -1,6 +1,6 @@
 //! Clears away what has served its purpose.
 
-use crate::store::{Db, StoreError, enroll, idempotency, quota_leases, quota_windows, usage_ingest};
+use crate::store::{Db, StoreError, account_ids, enroll, idempotency, quota_leases, quota_windows, usage_ingest};
 
 /// How long an expired enrolment token is kept, so that its refusal can be
 /// told apart in the log; microseconds.
@@ -11,6 +11,11 @@ const OPEN_AGE: i64 = 24 * 3600 * 1_000_000;
 /// How long windows of minutes and hours are kept after their end, and those of
 /// days and more; microseconds.
 const WINDOW_AGES: (i64, i64) = (2 * 24 * 3600 * 1_000_000, 400 * 24 * 3600 * 1_000_000);
+
+/// How long who made something is kept after it was last used: what the vendor
+/// forgets by itself (a stored response after 30 days), and what stays until it is
+/// deleted; microseconds.
+const ID_AGES: (i64, i64) = (35 * 24 * 3600 * 1_000_000, 400 * 24 * 3600 * 1_000_000);
 
 /// How many rows went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub struct Purged {
     pub quota_windows: u64,
     /// Leases of such windows.
     pub quota_leases: u64,
+    /// Ids in vendor accounts that nobody used for long.
+    pub account_ids: u64,
 }
 
 /// One run.
@@ -44,6 +51,7 @@ pub async fn run(db: &Db, now: i64) -> Result<Purged, StoreError> {
         )
         .await?,
         quota_leases: quota_leases::purge(&mut tx).await?,
+        account_ids: account_ids::purge(&mut tx, now.saturating_sub(ID_AGES.0), now.saturating_sub(ID_AGES.1)).await?,
     };
     tx.commit().await?;
     Ok(purged)

@@ -61,6 +61,12 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../../migrations/postgres/0006_folding.sql"),
     },
     Migration {
+        version: 7,
+        name: "account_ids",
+        sqlite: include_str!("../../../migrations/sqlite/0007_account_ids.sql"),
+        postgres: include_str!("../../../migrations/postgres/0007_account_ids.sql"),
+    },
+    Migration {
         version: 8,
         name: "usage_sessions",
         sqlite: include_str!("../../../migrations/sqlite/0008_usage_sessions.sql"),

@@ -7,6 +7,7 @@
 //! Deliberately absent: rules, permissions, audit decisions (`domain`), secrets
 //! in clear (`vault`), and repository traits: a function takes a connection.
 
+pub mod account_ids;
 pub mod api_tokens;
 pub mod audit;
 pub mod bot_tokens;

@@ -132,6 +132,10 @@ pub struct EventRow {
     pub indeterminate: bool,
     /// What it uses up of the quotas it was admitted under; not stored here.
     pub charges: Vec<Charge>,
+    /// Ids of what it made in the account of its key; not stored here.
+    pub made_ids: Vec<String>,
+    /// The vendor forgets those by itself.
+    pub made_ids_pass: bool,
 }
 
 const CREATE_CURSOR: &str = "INSERT INTO ingest_cursors \

@@ -130,5 +130,7 @@ fn settle_record<'a>(open: OpenRecord<'a>, usage: &Usage) -> SettleRecord<'a> {
         tried: &[],
         labels: &[],
         billing: usage.billing,
+        made_ids: &[],
+        made_ids_pass: false,
     }
 }

@@ -15,10 +15,13 @@ use super::record::Facts;
 use super::reject::Refusal;
 use super::settle::Outcome;
 use super::span;
+use super::ties::Listens;
+use crate::accounts::Maker;
 use crate::limits::Usual;
 use crate::metering::{ChargeRecord, SettleRecord, SpoolTicket};
 use crate::quota::{Bound, Permit, Spent};
 use crate::telemetry::AccessLine;
+use crate::wire::references::MAX_IDS;
 
 /// Charges of one exchange, usually without a trip to the allocator.
 pub(super) type Charges<'a> = SmallVec<[ChargeRecord<'a>; 4]>;
@@ -71,6 +74,10 @@ pub struct Account {
     pub recount: Option<Recount>,
     /// For the record, when there is no refusal to tell of: what was remarkable.
     pub note: Option<String>,
+    /// What the answer may name that stays in the vendor's account.
+    pub listens: Listens,
+    /// The ids of it.
+    pub made: Vec<String>,
     /// Where the OPEN record is.
     pub(super) ticket: Option<SpoolTicket>,
     /// It was sent without an OPEN record
@@ -99,6 +106,8 @@ impl Account {
             price: None,
             recount: None,
             note: None,
+            listens: Listens::No,
+            made: Vec::new(),
             ticket: None,
             unmetered: false,
         }
@@ -114,6 +123,19 @@ impl Account {
     #[must_use]
     pub fn reserved(&self) -> u64 {
         self.permit.tokens().max(self.key_permit.tokens())
+    }
+
+    /// Takes what an answer named: from here on this bot may name it, with the key
+    /// that was used. It becomes durable with the record of the end.
+    pub fn keep(&mut self, services: &Services, ids: Vec<String>) {
+        let (Some(bot), Some((key, _))) = (self.facts.bot.as_deref(), &self.facts.key) else { return };
+        let maker = Maker { bot: bot.id.clone(), key: key.clone() };
+        services.makers.made(&bot.tenant.id, &self.facts.vendor, &ids, &maker);
+        for id in ids {
+            if self.made.len() < MAX_IDS && !self.made.contains(&id) {
+                self.made.push(id);
+            }
+        }
     }
 
     /// The end: everything is written down and given back.
@@ -186,6 +208,8 @@ impl Account {
             tried: &attempts,
             labels: &bot.labels,
             billing: usage.billing,
+            made_ids: &self.made,
+            made_ids_pass: !matches!(self.listens, Listens::Things(_)),
         };
         let written = match &self.ticket {
             Some(ticket) => services.spool.append_settle(*ticket, &record),

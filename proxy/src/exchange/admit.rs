@@ -131,7 +131,8 @@ pub fn spends(received: &Received, prepared: &Prepared<'_>) -> bool {
 /// What is done later or elsewhere cannot be held to a limit now.
 fn countable(prepared: &Prepared<'_>) -> Result<(), Refusal> {
     let route = &prepared.resolved.route;
-    let batch = route.class == RouteClass::AccountResource && route.pattern.to_ascii_lowercase().contains("batch");
+    let resource = matches!(route.class, RouteClass::AccountResource(_));
+    let batch = resource && route.pattern.to_ascii_lowercase().contains("batch");
     let deferred = batch || prepared.peek.is_some_and(|peek| peek.background);
     if prepared.websocket && !deferred {
         return Err(no_session());

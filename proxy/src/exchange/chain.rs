@@ -15,6 +15,7 @@ use super::record::Facts;
 use super::reject::Refusal;
 use super::settle::Settlement;
 use super::target::Target;
+use super::ties::Ties;
 use super::watch::Watch;
 use crate::snapshot::Bot;
 use crate::wire::error::Code;
@@ -28,6 +29,8 @@ pub struct Request<'t> {
     pub received: &'t Received,
     /// Its body.
     pub payload: &'t Payload<'t>,
+    /// What it names in a vendor's account.
+    pub ties: &'t Ties,
 }
 
 /// Tries targets in order until one gives an answer that may be relayed.
@@ -45,14 +48,15 @@ pub async fn serve<'a, 't, D: Downstream>(
 ) -> Result<(Prepared<'t>, Chosen<'a>), Refusal> {
     let mut known = as_asked(asked, targets);
     let mut told: Option<(&Target<'_>, Refusal)> = None;
-    let mut rest = targets;
+    // What it names is in one vendor's account only.
+    let mut rest = if request.ties.key.is_some() { targets.get(..1).unwrap_or_default() } else { targets };
     while let Some((target, others)) = rest.split_first() {
         rest = others;
         let first = told.is_none();
         if !first {
             settlement.turn_away();
         }
-        let Request { bot, received, payload } = *request;
+        let Request { bot, received, payload, .. } = *request;
         let prepared = aim(bot, received, payload, target, known.take(), &mut settlement.facts)?;
         if first && !settlement.pass.is_empty() && admit::spends(received, &prepared) {
             settlement.pass.tokens(bot, prepared.body.len())?;
@@ -101,7 +105,7 @@ async fn with_keys<'a, D: Downstream>(
     watch: &mut Watch<'_>,
     down: &mut D,
 ) -> Result<Chosen<'a>, Failed> {
-    let Request { bot, received, .. } = *request;
+    let Request { bot, received, ties, .. } = *request;
     let refused = |refusal| Failed { refusal, next: false, asked: false };
     let services = settlement.services();
     let weight = weigh(services, bot, received, prepared, &settlement.facts.model).map_err(refused)?;
@@ -114,10 +118,11 @@ async fn with_keys<'a, D: Downstream>(
         settlement.facts.max_tokens = weight.limit.as_ref().map(|(_, tokens)| *tokens);
         settlement.permit = admit(services, &bot.quotas, weight).await.map_err(refused)?;
     }
-    let candidates = plan(bot, &prepared.vendor.slug, &received.headers, &settlement.facts).map_err(|refusal| {
-        let next = matches!(refusal.code, Code::NoKeyAvailable(_));
-        Failed { refusal, next, asked: false }
-    })?;
+    let candidates =
+        plan(bot, &prepared.vendor.slug, &received.headers, ties, &settlement.facts).map_err(|refusal| {
+            let next = matches!(refusal.code, Code::NoKeyAvailable(_));
+            Failed { refusal, next, asked: false }
+        })?;
     let task = Task { received, prepared, weight: weight.as_ref() };
     attempt(settlement, &task, candidates.peekable(), spare, watch, down).await
 }

@@ -3,8 +3,8 @@
 //! Invariant: `run` is the only entry and [`Settlement`] the only exit; every
 //! stage is straight-line code that either hands on what it found or refuses.
 //! One snapshot is loaded and serves to the end. The stages, in order:
-//! receive → authenticate → pass → prepare → target → chain (for one target after
-//! another: admit → plan → attempt) → relay (or tunnel) → settle. What this node
+//! receive → authenticate → pass → prepare → target → ties → chain (for one target
+//! after another: admit → plan → attempt) → relay (or tunnel) → settle. What this node
 //! answers itself ends in `local` instead.
 //! Deliberately absent: sockets (a [`Downstream`] and the upstream client stand
 //! for them) and configuration that could change underway.
@@ -31,6 +31,7 @@ mod settle;
 mod span;
 mod talk;
 mod target;
+mod ties;
 mod tunnel;
 mod watch;
 mod within;
@@ -40,6 +41,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use http::HeaderValue;
 
+use crate::accounts::Makers;
 use crate::limits::{Gates, Learned, Level, Pressure, Slices};
 use crate::metering::Spool;
 use crate::snapshot::{Handle, Snapshot};
@@ -75,6 +77,8 @@ pub struct Services {
     pub slices: Arc<Slices>,
     /// What requests usually use, for quotas that go by it.
     pub learned: Learned,
+    /// Who made what in vendor accounts.
+    pub makers: Arc<Makers>,
     /// Rate and concurrency limits, and what is used of them.
     pub gates: Arc<Gates>,
     /// Metric families.
@@ -206,8 +210,10 @@ async fn stages<D: Downstream>(
     let asked = prepare::asked(&bot, &received, &mut settlement.facts)?;
     let payload = prepare::payload(services, &bot, &received, &asked, &mut settlement.facts, down).await?;
     let targets = target::targets(&bot, &received, &asked, &payload, &mut settlement.facts)?;
+    let ties = ties::ties(services, &bot, &received, &asked, &payload, &targets).await?;
+    settlement.listens = ties.listens;
     let mut watch = watch::Watch::new(&services.snapshots, bot.clone(), token, seen);
-    let request = chain::Request { bot: &bot, received: &received, payload: &payload };
+    let request = chain::Request { bot: &bot, received: &received, payload: &payload, ties: &ties };
     let (prepared, chosen) = chain::serve(settlement, &request, &targets, asked, &mut watch, down).await?;
     if chosen.drain.is_some() {
         return Ok(relay::without_client(settlement, &prepared, chosen, watch).await);

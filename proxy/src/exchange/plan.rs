@@ -5,6 +5,7 @@ use http::HeaderMap;
 
 use super::record::Facts;
 use super::reject::Refusal;
+use super::ties::Ties;
 use crate::routing::{Ask, NoneLeft, Ordered, required_tags};
 use crate::snapshot::Bot;
 use crate::wire::error::{Code, KeyReason};
@@ -18,7 +19,13 @@ const LONGEST_WAIT: i64 = 30;
 ///
 /// # Errors
 /// There is no key, none with the tags, or none that may be tried now.
-pub fn plan<'a>(bot: &'a Bot, vendor: &str, headers: &HeaderMap, facts: &Facts) -> Result<Ordered<'a>, Refusal> {
+pub fn plan<'a>(
+    bot: &'a Bot,
+    vendor: &str,
+    headers: &HeaderMap,
+    ties: &Ties,
+    facts: &Facts,
+) -> Result<Ordered<'a>, Refusal> {
     let wanted = wanted_tags(headers);
     if wanted.len() > MAX_TAGS {
         return Err(Refusal::new(Code::TagNotAllowed, format!("x-clawgate-tag has more than {MAX_TAGS} tags")));
@@ -43,11 +50,21 @@ pub fn plan<'a>(bot: &'a Bot, vendor: &str, headers: &HeaderMap, facts: &Facts) 
             "no provider key of this bot carries the tags of x-clawgate-tag".to_owned(),
         ));
     }
+    if let Some(id) = &ties.key {
+        let ask = ask(bot, &wanted, &facts.model, facts);
+        return match pool.only(id, &ask) {
+            Some(ordered) => ordered.map_err(|left| none_left(vendor, left)),
+            None => Err(key_gone(vendor)),
+        };
+    }
     // A turn is taken only where it is used.
-    if let Some(ordered) = wanted.is_empty().then(|| pool.quick()).flatten() {
+    if let Some(ordered) = (wanted.is_empty() && !ties.stays).then(|| pool.quick()).flatten() {
         return Ok(ordered);
     }
-    let ask = ask(bot, &wanted, &facts.model, facts);
+    let mut ask = ask(bot, &wanted, &facts.model, facts);
+    if ties.stays {
+        ask = Ask { conversation: [&*bot.id, ""], stays: true, ..ask };
+    }
     pool.ordered(&ask).map_err(|left| none_left(vendor, left))
 }
 
@@ -63,7 +80,16 @@ fn wanted_tags(headers: &HeaderMap) -> Vec<String> {
 
 fn ask<'a>(bot: &'a Bot, tags: &'a [String], model: &'a str, facts: &'a Facts) -> Ask<'a> {
     let session = if facts.session_id.is_empty() { &facts.agent_id } else { &facts.session_id };
-    Ask { tags, model, conversation: [&*bot.id, session], now: clock::boot_micros() }
+    Ask { tags, model, conversation: [&*bot.id, session], stays: false, now: clock::boot_micros() }
+}
+
+/// The request names something that only a key reaches which this bot has not.
+fn key_gone(vendor: &str) -> Refusal {
+    let text = format!(
+        "what the request names lives in the account of a provider key of vendor {vendor} that was removed, is switched \
+         off, or may not serve this request; no other key reaches it"
+    );
+    no_key(KeyReason::NoneConfigured, text)
 }
 
 /// Every key is left out.

@@ -108,7 +108,7 @@ pub fn asked<'a>(bot: &'a Bot, received: &'a Received, facts: &mut Facts) -> Res
     let resolved = resolve(vendor, received.method.as_str(), rest).map_err(path_refusal)?;
     facts.dialect = resolved.dialect();
     facts.endpoint = masked(resolved.endpoint()).into_owned();
-    if resolved.route.class == RouteClass::AccountResource && !bot.account_resources {
+    if matches!(resolved.route.class, RouteClass::AccountResource(_)) && !bot.account_resources {
         let text = "this route holds account resources; the bot needs the permission account_resources";
         return Err(Refusal::new(Code::PathDenied, text));
     }

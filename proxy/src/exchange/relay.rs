@@ -13,6 +13,7 @@ use super::ports::{Downstream, Gone, Length};
 use super::prepare::Prepared;
 use super::reject::Refusal;
 use super::settle::{Outcome, Settlement};
+use super::ties::Listens;
 use super::watch::{self, Watch};
 use super::within;
 use crate::quota::Bound;
@@ -25,16 +26,32 @@ const ODD: &str =
     "the vendor reported a count that cannot be: negative, broken or beyond 2^53; the nearest that can be stands here";
 
 /// A meter that has seen the answer's head.
-fn meter(prepared: &Prepared<'_>, answer: &Answer) -> Meter {
+fn meter(settlement: &Settlement<'_>, prepared: &Prepared<'_>, answer: &Answer) -> Meter {
     let mut meter = Meter::new(prepared.resolved.route.protocol, &prepared.vendor.slug);
     meter.told(|name| answer.headers.get(name).and_then(|value| value.to_str().ok()));
+    match settlement.listens {
+        Listens::Answer if answer.status.is_success() => meter.listen(None),
+        Listens::Things(names) if answer.status.is_success() => meter.listen(Some(names)),
+        _ => {}
+    }
     meter
+}
+
+/// Takes over the ids that the meter found.
+fn keep_ids(settlement: &mut Settlement<'_>, meter: &mut Meter) {
+    let ids = meter.made();
+    if !ids.is_empty() {
+        let services = settlement.services();
+        settlement.keep(services, ids);
+    }
 }
 
 /// Takes over what the meter found. What a vendor did not say of an answer that
 /// it gave, or could not say because the answer broke off, is estimated from the
 /// text; what it said stays, a zero too.
-fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, meter: Meter, whole: bool) -> Report {
+fn take_report(settlement: &mut Settlement<'_>, prepared: &Prepared<'_>, mut meter: Meter, whole: bool) -> Report {
+    meter.whole();
+    keep_ids(settlement, &mut meter);
     let mut report = meter.finish();
     settlement.note = note(&report, settlement.facts.status);
     within::heard(settlement, prepared, &report, whole);
@@ -97,7 +114,7 @@ pub async fn without_client(
     chosen: Chosen<'_>,
     mut watch: Watch<'_>,
 ) -> (Outcome, Option<Refusal>) {
-    let meter = meter(prepared, &chosen.answer);
+    let meter = meter(settlement, prepared, &chosen.answer);
     let status = chosen.answer.status;
     settlement.facts.status = status.as_u16();
     settlement.owed |= !status.is_client_error() && !status.is_server_error();
@@ -123,7 +140,7 @@ pub async fn relay<D: Downstream>(
     let Chosen { mut answer, asked_usage, .. } = chosen;
     let services = settlement.services();
     let status = answer.status;
-    let mut meter = meter(prepared, &answer);
+    let mut meter = meter(settlement, prepared, &answer);
     let mut stripper = asked_usage.then(UsageStripper::new);
     settlement.facts.status = status.as_u16();
     settlement.owed |= !status.is_client_error() && !status.is_server_error();
@@ -150,12 +167,10 @@ pub async fn relay<D: Downstream>(
                     settlement.pass.leave();
                     // Back to the pool before the client can ask again.
                     services.client.release(answer).await;
-                    let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
-                    meter.push(&chunk);
+                    let sent = pass_on(settlement, &mut meter, stripper.as_mut(), chunk, true, down).await;
                     return Ok(complete(settlement, prepared, sent, meter, stripper, down).await);
                 }
-                let sent = forward(down, stripper.as_mut(), chunk.clone()).await;
-                meter.push(&chunk);
+                let sent = pass_on(settlement, &mut meter, stripper.as_mut(), chunk, false, down).await;
                 if cuts && let Err(refusal) = grow(settlement, prepared, &mut meter).await {
                     return Ok(break_off(settlement, prepared, meter, can_say, refusal, down).await);
                 }
@@ -197,6 +212,29 @@ async fn next<D: Downstream>(answer: &mut Answer, watch: &mut Watch<'_>, down: &
     }
 }
 
+/// Bytes first, then the meter sees them; but an id may be named as soon as the
+/// client has it, and so must be known before.
+async fn pass_on<D: Downstream>(
+    settlement: &mut Settlement<'_>,
+    meter: &mut Meter,
+    stripper: Option<&mut UsageStripper>,
+    chunk: Bytes,
+    last: bool,
+    down: &mut D,
+) -> Result<(), Gone> {
+    if settlement.listens == Listens::No {
+        let sent = forward(down, stripper, chunk.clone()).await;
+        meter.push(&chunk);
+        return sent;
+    }
+    meter.push(&chunk);
+    if last {
+        meter.whole();
+    }
+    keep_ids(settlement, meter);
+    forward(down, stripper, chunk).await
+}
+
 /// The client's bytes first, without a usage frame that only we asked for.
 async fn forward<D: Downstream>(down: &mut D, stripper: Option<&mut UsageStripper>, chunk: Bytes) -> Result<(), Gone> {
     let Some(stripper) = stripper else { return down.write_chunk(chunk).await };
@@ -213,7 +251,7 @@ async fn complete<D: Downstream>(
     settlement: &mut Settlement<'_>,
     prepared: &Prepared<'_>,
     mut sent: Result<(), Gone>,
-    meter: Meter,
+    mut meter: Meter,
     stripper: Option<UsageStripper>,
     down: &mut D,
 ) -> (Outcome, Option<Refusal>) {
@@ -225,6 +263,10 @@ async fn complete<D: Downstream>(
                 sent = down.write_chunk(piece).await;
             }
         }
+    }
+    if settlement.listens != Listens::No {
+        meter.whole();
+        keep_ids(settlement, &mut meter);
     }
     if sent.is_ok() {
         sent = down.finish().await;

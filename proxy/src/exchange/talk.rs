@@ -15,9 +15,11 @@ use super::prepare::Prepared;
 use super::record::Facts;
 use super::reject::Refusal;
 use super::settle::{Outcome, Settlement};
+use super::ties::key_of;
 use crate::wire::Report;
 use crate::wire::dialog::{self, Heard};
 use crate::wire::error::Code;
+use crate::wire::references::{Unreadable, Wanted, references};
 use crate::wire::websocket::{Event, Frames};
 
 /// Longest message that is read. A longer one passes unread, unless it has to
@@ -53,8 +55,17 @@ enum Check {
     Nothing,
     /// The first, which names the model.
     Setup,
+    /// All, because they may name what is in the vendor's account.
+    Things,
     /// All, because the bot may not use every model, or quotas not count some.
     All { named: bool },
+}
+
+impl Check {
+    /// Nothing may pass that was not looked at.
+    const fn all(self) -> bool {
+        matches!(self, Self::Things | Self::All { .. })
+    }
 }
 
 struct Running<'a> {
@@ -84,6 +95,7 @@ impl<'a> Talk<'a> {
         let check = match protocol {
             _ if restricted => Check::All { named: !settlement.facts.model.is_empty() },
             Protocol::GeminiLive => Check::Setup,
+            Protocol::OpenAiResponses => Check::Things,
             _ => Check::Nothing,
         };
         let limit = |read| if read { MAX_MESSAGE } else { 0 };
@@ -120,7 +132,7 @@ impl<'a> Talk<'a> {
     ///
     /// # Errors
     /// It asks for what the bot may not have.
-    pub fn client_said(&mut self, tunnel: &mut Facts, chunk: Bytes) -> Result<Bytes, Refusal> {
+    pub async fn client_said(&mut self, tunnel: &mut Settlement<'a>, chunk: Bytes) -> Result<Bytes, Refusal> {
         let before = self.waiting.len();
         if self.check != Check::Nothing {
             self.waiting.extend_from_slice(&chunk);
@@ -128,14 +140,15 @@ impl<'a> Talk<'a> {
         let (mut at, mut pass) = (0, 0);
         while let Some(event) = self.said.next(&chunk, &mut at) {
             let asked = match event {
-                Event::Message(json) if self.check != Check::Nothing => Some(dialog::asked(json)),
-                Event::Oversize if matches!(self.check, Check::All { .. }) => {
-                    return Err(too_large());
+                Event::Message(json) if self.check != Check::Nothing => {
+                    Some((dialog::asked(json), things(self.protocol, json)?))
                 }
+                Event::Oversize if self.check.all() => return Err(too_large()),
                 Event::Message(_) | Event::Oversize | Event::Control => None,
             };
-            if let Some(asked) = asked {
-                self.check = allowed(self.check, self.protocol, tunnel, asked)?;
+            if let Some((asked, things)) = asked {
+                self.check = allowed(self.check, self.protocol, &mut tunnel.facts, asked)?;
+                reaches(tunnel, &self.vendor, &things).await?;
             }
             if self.said.between_messages() {
                 pass = before + at;
@@ -144,7 +157,7 @@ impl<'a> Talk<'a> {
                 self.said.ignore_messages();
             }
         }
-        if self.said.is_lost() && matches!(self.check, Check::All { .. }) {
+        if self.said.is_lost() && self.check.all() {
             return Err(Refusal::new(Code::BadRequest, "the client's bytes are no WebSocket without extensions"));
         }
         self.count(|talk| &mut talk.said);
@@ -155,7 +168,7 @@ impl<'a> Talk<'a> {
         if self.waiting.len() <= MAX_WAITING {
             return Ok(pass);
         }
-        if matches!(self.check, Check::All { .. }) {
+        if self.check.all() {
             return Err(too_large());
         }
         self.check = Check::Nothing;
@@ -228,6 +241,9 @@ impl<'a> Talk<'a> {
             self.open.remove(0).settlement.settle(Outcome::Interrupted, None);
         }
         let mut settlement = Settlement::new(tunnel.services(), tunnel.facts.of_response(model));
+        if self.protocol == Protocol::OpenAiResponses && !id.is_empty() {
+            settlement.keep(tunnel.services(), vec![id.clone()]);
+        }
         let admitted = admit_response(&mut settlement).await;
         // The vendor is at work on it, whatever we think of that.
         settlement.owed = true;
@@ -282,6 +298,27 @@ async fn admit_response(settlement: &mut Settlement<'_>) -> Result<(), Refusal> 
     settlement.open()
 }
 
+/// What a message names in the vendor's account.
+fn things(protocol: Protocol, json: &[u8]) -> Result<Vec<String>, Refusal> {
+    if protocol != Protocol::OpenAiResponses {
+        return Ok(Vec::new());
+    }
+    let refused = |error: Unreadable| Refusal::new(Code::BadRequest, error.to_string());
+    references(json, Wanted { account: false, items: true }).map_err(refused)
+}
+
+/// Whether the session's key is the one that made what a message names.
+async fn reaches(tunnel: &Settlement<'_>, vendor: &str, things: &[String]) -> Result<(), Refusal> {
+    let (Some(bot), false) = (tunnel.facts.bot.as_deref(), things.is_empty()) else { return Ok(()) };
+    let key = key_of(tunnel.services(), bot, vendor, things).await?;
+    if tunnel.facts.key.as_ref().is_some_and(|(used, _)| *used == key) {
+        return Ok(());
+    }
+    let text = "the message names something that another provider key made than the one this session has; send it as \
+                a POST request, which goes to that key";
+    Err(Refusal::new(Code::BadRequest, text))
+}
+
 fn too_large() -> Refusal {
     let text = "a message is larger than what can be looked at, and this bot's messages have to be";
     Refusal::new(Code::RequestTooLarge, text)
@@ -295,6 +332,10 @@ fn allowed(
     asked: Option<dialog::Asked>,
 ) -> Result<Check, Refusal> {
     let setup = protocol == Protocol::GeminiLive;
+    if check == Check::Things {
+        let unread = || Refusal::new(Code::BadRequest, "the message is not JSON that can be looked through");
+        return asked.map(|_| check).ok_or_else(unread);
+    }
     let Check::All { named } = check else {
         if let Some(model) = asked.and_then(|asked| asked.models.into_iter().next()).filter(|_| setup) {
             tunnel.model = masked(&model).into_owned();

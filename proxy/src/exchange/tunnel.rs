@@ -135,7 +135,7 @@ async fn pass<'a, D: Downstream>(
                     return End::refused(stop.refusal);
                 }
             }
-            Side::Client(Some(chunk)) => match talk.client_said(&mut settlement.facts, chunk) {
+            Side::Client(Some(chunk)) => match talk.client_said(settlement, chunk).await {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
                     if answer.send_upgraded(chunk).await.is_err() {

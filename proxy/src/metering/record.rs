@@ -18,6 +18,8 @@ pub const MAX_TEXT: usize = 2048;
 pub const MAX_SMALL_TEXT: usize = 256;
 /// Most attempts, and most labels, of one record; later ones are left out.
 pub const MAX_LISTED: usize = 128;
+/// Most ids of things that one record says were made.
+pub const MAX_MADE: usize = 64;
 
 /// What is known of an exchange before its first byte goes upstream. Empty
 /// text means "none".
@@ -118,6 +120,10 @@ pub struct SettleRecord<'a> {
     pub labels: &'a [(String, String)],
     /// What else decides the price.
     pub billing: Billing,
+    /// Ids of what was made in the account of the last key.
+    pub made_ids: &'a [String],
+    /// The vendor forgets those by itself.
+    pub made_ids_pass: bool,
 }
 
 impl<'a> From<Line<'a>> for ChargeRecord<'a> {
@@ -204,6 +210,11 @@ impl SettleRecord<'_> {
             optional(out, 35, output_audio);
             optional(out, 36, billed_input);
             optional(out, 37, billed_output);
+            for id in self.made_ids.iter().take(MAX_MADE).filter(|id| id.len() <= MAX_SMALL_TEXT) {
+                // Half an id would name something else.
+                text(out, 38, id, MAX_SMALL_TEXT);
+            }
+            number(out, 39, u64::from(self.made_ids_pass && !self.made_ids.is_empty()));
         });
     }
 }
@@ -367,6 +378,11 @@ mod tests {
             output_audio_tokens: settle.billing.output_audio,
             billed_input_tokens: settle.billing.billed_input,
             billed_output_tokens: settle.billing.billed_output,
+            made_ids: {
+                let ids = settle.made_ids.iter().take(MAX_MADE);
+                ids.filter(|id| (1..=MAX_SMALL_TEXT).contains(&id.len())).cloned().collect()
+            },
+            made_ids_pass: settle.made_ids_pass && !settle.made_ids.is_empty(),
         }
     }
 
@@ -420,6 +436,7 @@ mod tests {
             duration in any::<u64>(),
             tried in proptest::collection::vec(("\\PC{0,300}", any::<u32>(), "\\PC{0,9}", any::<u32>()), 0..4),
             labels in proptest::collection::vec(("\\PC{0,9}", "\\PC{0,300}"), 0..4),
+            made in proptest::collection::vec("\\PC{0,300}", 0..4),
         ) {
             let tried: Vec<_> = tried
                 .iter()
@@ -450,6 +467,8 @@ mod tests {
                     billed_input: counts[10],
                     billed_output: counts[11],
                 },
+                made_ids: &made,
+                made_ids_pass: numbers.2,
             };
             let mut out = Vec::new();
             settle.encode(&mut out);
@@ -473,6 +492,8 @@ mod tests {
             usage_source: &long,
             tried: &tried,
             labels: &labels,
+            made_ids: &vec!["x".repeat(MAX_SMALL_TEXT); 2 * MAX_MADE],
+            made_ids_pass: true,
             ..SettleRecord::default()
         };
         let mut out = Vec::new();

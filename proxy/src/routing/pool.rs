@@ -31,6 +31,8 @@ pub struct Ask<'a> {
     pub model: &'a str,
     /// Bot and conversation, for `sticky`.
     pub conversation: [&'a str; 2],
+    /// `sticky`, whatever the bot's choice: what is made stays with the key.
+    pub stays: bool,
     /// Monotonic microseconds.
     pub now: i64,
 }
@@ -99,9 +101,10 @@ impl Pool {
                 Admits::Trial | Admits::No => {}
             }
         }
+        let strategy = if ask.stays { &Strategy::Sticky } else { &self.strategy };
         // An exchange takes one turn, among those that it tries first.
         let first = if usable.is_empty() { &mut resting } else { &mut usable };
-        self.strategy.arrange(first, &self.keys, &self.turn, ask.conversation);
+        strategy.arrange(first, &self.keys, &self.turn, ask.conversation);
         list.extend(usable);
         list.extend(resting);
         list.extend(suspects);
@@ -109,6 +112,29 @@ impl Pool {
             return Err(NoneLeft { cooling });
         }
         Ok(Ordered { keys: &self.keys, order: Order::List(list), given: 0 })
+    }
+
+    /// One key and no other. `None`: it is not among these, or lacks a tag.
+    ///
+    /// # Errors
+    /// It may not be tried now.
+    #[must_use]
+    pub fn only(&self, id: &str, ask: &Ask<'_>) -> Option<Result<Ordered<'_>, NoneLeft>> {
+        let (at, key) =
+            self.keys.iter().enumerate().find(|(_, key)| *key.id == *id).filter(|(_, key)| key.carries(ask.tags))?;
+        let cooling = match key.health.admits(ask.model, ask.now) {
+            Admits::Cooling(left) => Some(left),
+            Admits::No => None,
+            Admits::Trial if !key.health.claim_trial(ask.now) => None,
+            Admits::Yes | Admits::Resting | Admits::Last { .. } | Admits::Trial => {
+                return Some(Ok(Ordered {
+                    keys: &self.keys,
+                    order: Order::List(Indices::from_slice(&[at])),
+                    given: 0,
+                }));
+            }
+        };
+        Some(Err(NoneLeft { cooling }))
     }
 }
 
@@ -146,7 +172,7 @@ mod tests {
     }
 
     fn ids(pool: &Pool, tags: &[String], now: i64) -> Result<Vec<String>, NoneLeft> {
-        let ask = Ask { tags, model: "m", conversation: ["b", ""], now };
+        let ask = Ask { tags, model: "m", conversation: ["b", ""], stays: false, now };
         Ok(pool.ordered(&ask)?.map(|key| key.id.to_string()).collect())
     }
 
@@ -190,9 +216,31 @@ mod tests {
         let mut firsts: Vec<_> = (0..3).map(|_| ids(&pool, &[], 1).expect("all may be tried")[0].clone()).collect();
         firsts.sort();
         assert_eq!(firsts, ["k1", "k2", "k3"], "nothing is refused for it");
-        let ask = Ask { tags: &[], model: "m", conversation: ["b", ""], now: 1 };
+        let ask = Ask { tags: &[], model: "m", conversation: ["b", ""], stays: false, now: 1 };
         assert!(pool.any_usable(&ask));
         assert_eq!(sorted(&pool, &[], 30), ["k1", "k2", "k3", "k4"]);
+    }
+
+    #[test]
+    fn a_named_key_is_the_only_one_and_what_is_made_stays_with_one() {
+        let pool = pool(&[("k1", &[]), ("k2", &["a"]), ("k3", &[])]);
+        let ask = |tags, stays| Ask { tags, model: "m", conversation: ["b", ""], stays, now: SECOND };
+        let tag = ["a".to_owned()];
+        let only = |id: &str| {
+            pool.only(id, &ask(&[], false)).map(|order| order.map(|keys| keys.map(|key| key.id.to_string()).collect()))
+        };
+        for id in ["k1", "k2", "k2"] {
+            assert_eq!(only(id), Some(Ok(vec![id.to_owned()])));
+        }
+        assert_eq!(only("k4"), None);
+        assert!(pool.only("k1", &ask(&tag, false)).is_none());
+        let _ = pool.keys[0].health.hear(Signal::Limited(30 * SECOND), "m", 0, 0);
+        assert_eq!(only("k1"), Some(Err(NoneLeft { cooling: Some(29 * SECOND) })));
+        let _ = pool.keys[1].health.hear(Signal::Spent, "m", 1, 1);
+        assert_eq!(only("k2"), Some(Err(NoneLeft { cooling: None })));
+        let firsts = |_| pool.ordered(&ask(&[], true)).ok().and_then(|mut keys| keys.next()).map(|key| key.id.clone());
+        let firsts: Vec<_> = (0..9).map(firsts).collect();
+        assert!(firsts.iter().all(|first| *first == firsts[0]));
     }
 
     #[test]
@@ -204,7 +252,7 @@ mod tests {
         assert!(pool.quick().is_none());
         assert_eq!(sorted(&pool, &[], SECOND), ["k3"]);
         let tagged = ["x".to_owned()];
-        let ask = |tags, now| Ask { tags, model: "m", conversation: ["bot", ""], now };
+        let ask = |tags, now| Ask { tags, model: "m", conversation: ["bot", ""], stays: false, now };
         assert!(pool.any_usable(&ask(&[], SECOND)) && !pool.any_usable(&ask(&tagged, SECOND)));
         let _ = pool.keys[2].health.hear(Signal::Limited(40 * SECOND), "m", 0, 0);
         assert!(!pool.any_usable(&ask(&[], SECOND)));

@@ -9,6 +9,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::references::{Marks, mark};
+
 /// Nesting a body may have.
 pub(super) const MAX_DEPTH: usize = 256;
 
@@ -26,15 +28,16 @@ pub(super) struct Scanner<'a> {
     at: usize,
     strict: bool,
     odd: bool,
+    marks: Marks,
 }
 
 impl<'a> Scanner<'a> {
     pub(super) const fn strict(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, strict: true, odd: false }
+        Self { bytes, at: 0, strict: true, odd: false, marks: Marks::NONE }
     }
 
     pub(super) const fn lenient(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, strict: false, odd: false }
+        Self { bytes, at: 0, strict: false, odd: false, marks: Marks::NONE }
     }
 
     /// Notes that a number was read which cannot be what it stands for.
@@ -45,6 +48,11 @@ impl<'a> Scanner<'a> {
     /// Whether there was such a number.
     pub(super) const fn doubted(&self) -> bool {
         self.odd
+    }
+
+    /// What the names of all members that were passed, at any depth, may stand for.
+    pub(super) const fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// The offset of the next unread byte.
@@ -134,6 +142,7 @@ impl<'a> Scanner<'a> {
             let inner = self.bytes.get(range.start + 1..range.end - 1).unwrap_or_default();
             Cow::Borrowed(inner)
         };
+        self.marks |= mark(&name);
         self.eat(b':')?;
         Ok(name)
     }
@@ -258,7 +267,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn key(&mut self) -> Step {
-        self.string()?;
+        let (range, escaped) = self.string()?;
+        let name = self.bytes.get(range.start + 1..range.end - 1).unwrap_or_default();
+        // What an escape spells is not worth finding out here.
+        self.marks |= if escaped { Marks::ALL } else { mark(name) };
         self.eat(b':')
     }
 

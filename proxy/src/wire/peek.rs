@@ -6,6 +6,7 @@ use std::ops::Range;
 use clawgate_shared::dialect::Protocol;
 
 use super::json::{Fault, Scanner, Step};
+use super::references::Marks;
 
 /// Longest model name that is one.
 pub const MAX_MODEL_LEN: usize = 512;
@@ -46,6 +47,10 @@ pub struct Peek {
     pub stream_options: StreamOptions,
     /// `background` is true: the answer is fetched later.
     pub background: bool,
+    /// The `store` member when it is a boolean.
+    pub store: Option<bool>,
+    /// What the names of its members, at any depth, may stand for.
+    pub marks: Marks,
     /// Input the body only names: `previous_response_id`, `conversation`,
     /// `prompt` (stored), `cachedContent`.
     pub refers: bool,
@@ -181,6 +186,7 @@ pub fn peek(body: &[u8]) -> Result<Peek, PeekError> {
         .and_then(|_| scanner.end())
         .map_err(refusal)?;
     found.root = Slot { at, empty };
+    found.marks = scanner.marks();
     if found.model.as_ref().is_some_and(|model| model.name.len() > MAX_MODEL_LEN) {
         return Err(PeekError::ModelTooLong);
     }
@@ -205,6 +211,7 @@ impl Peek {
                 self.stream = boolean(scanner)?;
             }
             b"background" => self.background = boolean(scanner)? == Some(true),
+            b"store" => self.store = boolean(scanner)?,
             b"stream_options" => {
                 self.once("stream_options");
                 self.stream_options = stream_options(scanner)?;

@@ -105,6 +105,7 @@ pub fn services(vendor: SocketAddr, options: &Options, dir: &Path) -> Services {
         when_full: options.when_full,
         slices,
         learned: Learned::default(),
+        makers: Arc::default(),
         gates,
         metrics: Arc::new(Metrics::new()),
         access: AccessLog::open("off").expect("no log"),

@@ -5,6 +5,7 @@
 //! built from a row instead of a constant.
 //! Deliberately absent: keys, health, anything that changes while running.
 
+mod account;
 mod builtin;
 mod check;
 mod custom;
@@ -18,6 +19,7 @@ use std::borrow::Cow;
 
 use crate::dialect::{Dialect, Protocol};
 
+pub use account::{Account, Touch};
 pub use builtin::{all, find};
 pub use custom::{CustomVendor, CustomVendorError, MAX_CUSTOM_ROUTES, RESERVED_SLUGS, dialect_routes, slug_is_free};
 pub use key_errors::KeyError;
@@ -189,8 +191,8 @@ pub enum RouteClass {
     /// For every bot.
     Inference,
     /// Files, batches, stored responses, caches, fine-tunes: only with the bot
-    /// permission `account_resources`.
-    AccountResource,
+    /// permission `account_resources`, and only what the bot itself made.
+    AccountResource(Touch),
     /// Mints credentials or administers the account: never forwarded.
     Forbidden,
 }

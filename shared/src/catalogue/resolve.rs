@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::routes::{Match, matches};
-use super::{Root, RootTarget, Route, RouteClass, Vendor};
+use super::{Account, Root, RootTarget, Route, RouteClass, Vendor};
 use crate::dialect::{Dialect, Protocol};
 use crate::origin::BaseUrl;
 
@@ -73,6 +73,16 @@ impl Resolved<'_> {
     #[must_use]
     pub const fn endpoint(&self) -> &str {
         self.remaining
+    }
+
+    /// What a request with this method does to things that stay in the vendor
+    /// account; `None`: nothing that the route tells.
+    #[must_use]
+    pub fn account(&self, method: &str) -> Option<Account> {
+        let RouteClass::AccountResource(touch) = self.route.class else { return None };
+        // They were safe when the route was found.
+        let segments = safe_segments(self.remaining).unwrap_or_default();
+        Some(touch.of(method, &segments))
     }
 
     /// `rest`, from which this was resolved, with another model in the path.

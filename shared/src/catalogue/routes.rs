@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Route, RouteClass, Text};
+use super::{Route, RouteClass, Text, Touch};
 use crate::dialect::Protocol;
 
 const POST: &[&str] = &["POST"];
@@ -41,9 +41,46 @@ pub(super) const fn session(pattern: &'static str, protocol: Protocol) -> Route 
     route(pattern, GET, protocol, RouteClass::Inference)
 }
 
-/// Something that stays in the vendor account.
+/// Something that stays in the vendor account, named by the path's segment where
+/// the pattern's last one stands, or, of a pattern without wildcard, by the one
+/// behind it.
 pub(super) const fn account(pattern: &'static str) -> Route {
-    route(pattern, ANY, Protocol::Opaque, RouteClass::AccountResource)
+    let (bytes, mut at, mut slashes) = (pattern.as_bytes(), 0, 0_u8);
+    while at < bytes.len() {
+        slashes += (bytes[at] == b'/') as u8;
+        at += 1;
+    }
+    let wild = at > 0 && bytes[at - 1] == b'*';
+    account_at(pattern, if wild { slashes } else { slashes + 1 })
+}
+
+/// The same, named by the segment with this index.
+pub(super) const fn account_at(pattern: &'static str, id: u8) -> Route {
+    touching(pattern, Touch::Thing { from: id, to: id + 1, makes: false })
+}
+
+/// The same, and the answer to a `POST` names another thing that it made.
+pub(super) const fn account_making(pattern: &'static str, id: u8) -> Route {
+    touching(pattern, Touch::Thing { from: id, to: id + 1, makes: true })
+}
+
+/// A resource by its name as Google writes them (`files/abc`): so many segments.
+pub(super) const fn named(pattern: &'static str, segments: u8) -> Route {
+    touching(pattern, Touch::Thing { from: 0, to: segments, makes: false })
+}
+
+/// Makes something in the vendor account whenever it is called.
+pub(super) const fn maker(pattern: &'static str) -> Route {
+    touching(pattern, Touch::Makes)
+}
+
+/// About something that the query or the body names.
+pub(super) const fn elsewhere(pattern: &'static str) -> Route {
+    touching(pattern, Touch::Elsewhere)
+}
+
+const fn touching(pattern: &'static str, touch: Touch) -> Route {
+    route(pattern, ANY, Protocol::Opaque, RouteClass::AccountResource(touch))
 }
 
 /// Never forwarded.
@@ -152,21 +189,26 @@ pub(super) const OPENAI: &[Route] = &[
     account("files"),
     account("files/**"),
     account("uploads"),
+    account_making("uploads/*/complete", 1),
     account("uploads/**"),
     account("batches"),
     account("batches/**"),
-    account("fine_tuning/**"),
+    account_at("fine_tuning/**", 2),
     account("vector_stores"),
     account("vector_stores/**"),
     account("assistants"),
     account("assistants/**"),
     account("threads"),
+    maker("threads/runs"),
     account("threads/**"),
     account("containers"),
     account("containers/**"),
     account("evals"),
     account("evals/**"),
     account("videos"),
+    maker("videos/edits"),
+    maker("videos/extensions"),
+    account_making("videos/*/remix", 1),
     account("videos/**"),
     account("audio/voices"),
     account("audio/voices/**"),
@@ -218,30 +260,30 @@ pub(super) const GEMINI: &[Route] = &[
     post("models/{m}:countTextTokens", Protocol::PromptCount),
     post("models/{m}:countMessageTokens", Protocol::PromptCount),
     post("models/{m}:predict", Protocol::GeminiEmbed),
-    account("models/{m}:predictLongRunning"),
-    account("models/{m}:batchGenerateContent"),
-    account("models/{m}:asyncBatchEmbedContent"),
-    account("models/*/operations"),
-    account("models/*/operations/**"),
+    maker("models/{m}:predictLongRunning"),
+    maker("models/{m}:batchGenerateContent"),
+    maker("models/{m}:asyncBatchEmbedContent"),
+    named("models/*/operations", 4),
+    named("models/*/operations/**", 4),
     get("models"),
     get("models/*"),
     post("tunedModels/{m}:generateContent", Protocol::Gemini),
     post("tunedModels/{m}:streamGenerateContent", Protocol::Gemini),
     post("interactions", Protocol::GeminiInteractions),
     account("interactions/**"),
-    account("tunedModels"),
-    account("tunedModels/**"),
-    account("files"),
-    account("files/**"),
-    account("cachedContents"),
-    account("cachedContents/**"),
-    account("batches"),
-    account("batches/**"),
-    account("corpora"),
-    account("corpora/**"),
-    account("fileSearchStores"),
-    account("fileSearchStores/**"),
-    account("operations/**"),
+    named("tunedModels", 2),
+    named("tunedModels/**", 2),
+    named("files", 2),
+    named("files/**", 2),
+    named("cachedContents", 2),
+    named("cachedContents/**", 2),
+    named("batches", 2),
+    named("batches/**", 2),
+    named("corpora", 2),
+    named("corpora/**", 2),
+    named("fileSearchStores", 2),
+    named("fileSearchStores/**", 2),
+    named("operations/**", 2),
     session("google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", Protocol::GeminiLive),
     session("google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContent", Protocol::GeminiLive),
     session("google.ai.generativelanguage.v1.GenerativeService.BidiGenerateContent", Protocol::GeminiLive),

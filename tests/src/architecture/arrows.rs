@@ -6,7 +6,7 @@ use super::{Source, Violation};
 /// The data plane's modules in reading order: each may import those before it.
 /// The settings stand late: they are made of the modules' own types, and no
 /// module but the composition root may read them.
-pub const PROXY_ORDER: [&str; 13] = [
+pub const PROXY_ORDER: [&str; 14] = [
     "wire",
     "limits",
     "routing",
@@ -14,6 +14,7 @@ pub const PROXY_ORDER: [&str; 13] = [
     "snapshot",
     "upstream",
     "quota",
+    "accounts",
     "metering",
     "sync",
     "exchange",

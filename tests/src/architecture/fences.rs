@@ -30,6 +30,7 @@ pub const FENCES: &[Fence] = &[
             "proxy/src/sync/",
             "proxy/src/metering/shipper",
             "proxy/src/quota/renewer.rs",
+            "proxy/src/accounts/asker.rs",
             "proxy/src/telemetry/otlp.rs",
         ],
     },

@@ -17,6 +17,7 @@ use crate::ledger::{Credential, Ended, Entry, Outcome, now_us, sha256_hex};
 use crate::replay::Replays;
 use crate::rules::Rules;
 use crate::send::{Sent, Terms, Wire, send};
+use crate::stored;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -199,6 +200,11 @@ fn speak(request: &Request<'_>, target: &Target<'_>, path: &str, knobs: &Knobs) 
         google: head.header("x-goog-api-key").is_some() || target.parameters().any(|(name, _)| name == "key"),
     };
     let Some(route) = dialect::route(path, hints) else {
+        let found = stored::answer(head.method, path, &credentials::first(head, target), &request.body);
+        if let Some(answer) = found {
+            let answer = knobs.status.map_or(answer, |status| dialect::failure(Dialect::OpenAi, status, "as asked"));
+            return ("stored", Spoken { answer, model: String::new(), stream: false });
+        }
         return ("unknown", plain_error(404, &format!("the mock vendor has no route {path}")));
     };
     let credential =

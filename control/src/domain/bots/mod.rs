@@ -21,7 +21,7 @@ use super::{Caller, Domain, DomainError, Done, Permission, quotas};
 use crate::store::bots::{self, BotRow, Limits};
 use crate::store::tombstones::{self, Tombstone};
 use crate::store::types::{Adapter, BotStatus, DesiredState, QuotaScope};
-use crate::store::{bot_tokens, tenants};
+use crate::store::{account_ids, bot_tokens, tenants};
 
 pub(super) use tokens::last4;
 pub use tokens::{MAX_OVERLAP_SECONDS, MintedBotToken, NewBotToken, delete_token, mint_token, rotate_token};
@@ -252,6 +252,8 @@ pub async fn delete(
     quotas::forget(&mut change, QuotaScope::Bot, &row.id).await?;
     let stone = Tombstone { id: &row.id, kind: "bot", tenant_id, name: &row.hostname };
     tombstones::insert(&mut change, stone, clock::now_micros()).await?;
+    // What it made stays in the vendor's account, and is nobody's from now on.
+    account_ids::delete_of_bot(&mut change, &row.id).await?;
     change.audit(caller, "bot.delete", target(&row), json!({"hostname": row.hostname})).await?;
     change.publish(()).await
 }

@@ -82,7 +82,7 @@ impl From<&Route> for VendorRoute {
     fn from(route: &Route) -> Self {
         let class = match route.class {
             RouteClass::Inference => "inference",
-            RouteClass::AccountResource => "account_resource",
+            RouteClass::AccountResource(_) => "account_resource",
             RouteClass::Forbidden => "forbidden",
         };
         Self { pattern: route.pattern.clone().into_owned(), methods: route.methods.to_vec(), class }

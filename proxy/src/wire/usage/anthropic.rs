@@ -104,13 +104,17 @@ impl Found {
                 // With it come the last counts, whether or not `message_stop` follows.
                 b"delta" if outer => {
                     object_or_skip(scanner, |scanner, name| {
-                        if name == b"stop_reason" {
-                            self.said.terminal |= scanner.text()?.is_some();
-                            return Ok(());
+                        match name {
+                            b"stop_reason" => self.said.terminal |= scanner.text()?.is_some(),
+                            b"container" => self.container(scanner)?,
+                            _ => {
+                                scanner.skip()?;
+                            }
                         }
-                        scanner.skip().map(|_| ())
+                        Ok(())
                     })?;
                 }
+                b"container" => self.container(scanner)?,
                 b"type" => {
                     let stop = scanner.text()?.is_some_and(|(kind, _)| kind == "message_stop");
                     self.said.terminal |= stop;
@@ -122,6 +126,15 @@ impl Found {
             Ok(())
         })
         .map(|_| ())
+    }
+
+    /// Where code of the answer ran; the next request may go on there.
+    fn container(&mut self, scanner: &mut Scanner<'_>) -> Step {
+        object_or_skip(
+            scanner,
+            |scanner, name| if name == b"id" { self.said.made(scanner) } else { scanner.skip().map(drop) },
+        )
+        .map(drop)
     }
 }
 

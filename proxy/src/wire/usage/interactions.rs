@@ -36,6 +36,7 @@ impl Interactions {
                 self.counts = Counts::read(scanner)?.unwrap_or(self.counts);
                 Ok(())
             }
+            b"id" => said.made(scanner),
             b"event_type" => {
                 said.terminal |= scanner.text()?.is_some_and(|(kind, _)| kind == "interaction.completed");
                 Ok(())

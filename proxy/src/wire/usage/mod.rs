@@ -33,6 +33,7 @@ use clawgate_shared::dialect::Protocol;
 use clawgate_shared::usage::Usage;
 
 use super::collect::Collector;
+use super::made::{Listener, Names};
 use super::ndjson::Value;
 use super::sse::{self, Framer, Unit};
 use super::{eventstream, ndjson};
@@ -96,6 +97,10 @@ pub struct Meter {
     scratch: Vec<u8>,
     tries: u8,
     scale: Scale,
+    /// A collected body was read before the end.
+    read: bool,
+    /// Reads the answer for ids, where no reader of counts does.
+    listener: Option<Listener>,
 }
 
 #[derive(Debug)]
@@ -158,7 +163,34 @@ impl Meter {
         let keeps = protocol != Protocol::Opaque && matches!(reader, Reader::OpenAi(_)) && habit != Habit::Media;
         let sample = keeps.then(Sample::default);
         let outcome = Outcome { sample, ..Outcome::default() };
-        Self { source, habit, reader, outcome, scratch: Vec::new(), tries: 0, scale: Scale::default() }
+        let (scratch, scale) = (Vec::new(), Scale::default());
+        Self { source, habit, reader, outcome, scratch, tries: 0, scale, read: false, listener: None }
+    }
+
+    /// The vendor keeps what it answers: its ids are wanted. To be called before
+    /// the first byte. `names`: on a route that makes things in the account, what.
+    pub fn listen(&mut self, names: Option<Names>) {
+        self.listener = names.map(Listener::new);
+        if let (None, Reader::OpenAi(reader)) = (names, &mut self.reader) {
+            reader.listen();
+        }
+    }
+
+    /// The last byte was pushed: what only a whole body says can be asked for.
+    pub fn whole(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            self.outcome.made = listener.ids();
+        }
+        if let (Source::Json(collector), false) = (&self.source, self.read) {
+            self.reader.body(collector, &mut self.outcome);
+            self.read = true;
+        }
+    }
+
+    /// The ids that were found since this was asked last.
+    #[must_use]
+    pub fn made(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.outcome.made)
     }
 
     /// What the head of the answer says of usage, where a vendor puts it there;
@@ -171,6 +203,9 @@ impl Meter {
 
     /// Looks at a chunk.
     pub fn push(&mut self, chunk: &[u8]) {
+        if let Some(listener) = &mut self.listener {
+            listener.push(chunk);
+        }
         if matches!(self.source, Source::Unknown) {
             self.sniff(chunk);
         }
@@ -205,6 +240,7 @@ impl Meter {
     pub fn finish(mut self) -> Report {
         match &mut self.source {
             Source::Unknown | Source::Off => {}
+            Source::Json(_) if self.read => {}
             Source::Json(collector) => self.reader.body(collector, &mut self.outcome),
             Source::Events(framer) => {
                 let (reader, outcome) = (&mut self.reader, &mut self.outcome);
@@ -322,6 +358,9 @@ impl Reader {
             }
             Unit::Oversize { head, tail } => {
                 outcome.terminal |= spot::oversize_end(head) || self.finished(tail);
+                if let Self::OpenAi(reader) = self {
+                    reader.head(head, outcome);
+                }
                 self.tail(tail, outcome);
             }
         }

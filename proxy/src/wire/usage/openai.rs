@@ -17,6 +17,8 @@ pub(super) struct OpenAi {
     hidden_thoughts: bool,
     counts: Option<Counts>,
     tier: ServiceTier,
+    /// Ids of what the vendor keeps are wanted.
+    listens: bool,
 }
 
 /// One usage object.
@@ -43,6 +45,8 @@ struct Found {
     code: Option<String>,
     kind: Kind,
     tier: Option<ServiceTier>,
+    /// Ids are wanted.
+    listens: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,7 +65,13 @@ impl OpenAi {
             hidden_thoughts: matches!(vendor, "google" | "vertex"),
             counts: None,
             tier: ServiceTier::Standard,
+            listens: false,
         }
+    }
+
+    /// The vendor keeps the answer: its id is wanted, and those of its parts.
+    pub(super) const fn listen(&mut self) {
+        self.listens = true;
     }
 
     /// Whether every event is read: those of sounds and pictures are few, and
@@ -76,7 +86,7 @@ impl OpenAi {
     }
 
     pub(super) fn value(&mut self, json: &[u8], only_whole: bool, outcome: &mut Outcome) -> Option<usize> {
-        let mut found = Found::default();
+        let mut found = Found { listens: self.listens, ..Found::default() };
         let mut scanner = Scanner::lenient(json);
         let whole = found.walk(&mut scanner, 0).is_ok();
         if whole || !only_whole {
@@ -97,6 +107,16 @@ impl OpenAi {
             outcome.odd |= scanner.doubted();
         }
         whole.then(|| scanner.at())
+    }
+
+    /// The beginning of an event that is too large to be read whole.
+    pub(super) fn head(&self, head: &[u8], outcome: &mut Outcome) {
+        let json = head.iter().position(|byte| *byte == b'{').and_then(|at| head.get(at..));
+        if let Some(json) = json.filter(|_| self.listens) {
+            let mut found = Found { listens: true, ..Found::default() };
+            let _ = found.walk(&mut Scanner::lenient(json), 0);
+            outcome.absorb(Said { made: found.said.made, ..Said::default() });
+        }
     }
 
     pub(super) fn tail(&mut self, tail: &[u8]) {
@@ -155,6 +175,10 @@ impl Found {
         object_or_skip(scanner, |scanner, name| {
             match name {
                 b"model" => self.said.model(scanner)?,
+                b"id" if self.listens => self.said.made(scanner)?,
+                b"output" if self.listens && scanner.next() == Some(b'[') => {
+                    scanner.array(|scanner| self.part(scanner))?;
+                }
                 b"usage" => merge(&mut self.top, Counts::read(scanner)?),
                 b"x_groq" => {
                     object_or_skip(scanner, |scanner, name| {
@@ -189,6 +213,16 @@ impl Found {
             }
             Ok(())
         })
+    }
+
+    /// A part of a response may be named by itself, and so may the place where
+    /// its code ran.
+    fn part(&mut self, scanner: &mut Scanner<'_>) -> Step {
+        object_or_skip(scanner, |scanner, name| match name {
+            b"id" | b"container_id" => self.said.made(scanner),
+            _ => scanner.skip().map(drop),
+        })
+        .map(drop)
     }
 
     fn choice(&mut self, scanner: &mut Scanner<'_>) -> Step {

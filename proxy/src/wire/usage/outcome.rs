@@ -1,6 +1,7 @@
 //! What an answer says besides its counts.
 
 use super::super::json::{Scanner, Step};
+use super::super::made::note;
 use super::count::object_or_skip;
 use super::sample::Sample;
 use super::text::TextSize;
@@ -19,6 +20,8 @@ pub(super) struct Outcome {
     pub(super) sample: Option<Sample>,
     /// A number was said that cannot be what it stands for.
     pub(super) odd: bool,
+    /// Ids of what the vendor made on the way and keeps.
+    pub(super) made: Vec<String>,
 }
 
 impl Outcome {
@@ -38,6 +41,7 @@ impl Outcome {
             self.fail(&code);
         }
         self.terminal |= said.terminal;
+        said.made.into_iter().for_each(|id| note(&mut self.made, id));
     }
 }
 
@@ -49,6 +53,8 @@ pub(super) struct Said {
     pub(super) terminal: bool,
     /// By its own word this is a piece and more will follow.
     pub(super) open: bool,
+    /// See [`Outcome::made`].
+    pub(super) made: Vec<String>,
 }
 
 impl Said {
@@ -109,6 +115,14 @@ impl Said {
     /// What went wrong in the vendor's word, or only that something did.
     pub(super) fn fail(&mut self, code: String) {
         self.error = Some(if is_code(&code) { code } else { "error".to_owned() });
+    }
+
+    /// The id of something that the vendor keeps.
+    pub(super) fn made(&mut self, scanner: &mut Scanner<'_>) -> Step {
+        if let Some((id, _)) = scanner.text()? {
+            note(&mut self.made, id);
+        }
+        Ok(())
     }
 
     pub(super) fn model(&mut self, scanner: &mut Scanner<'_>) -> Step {

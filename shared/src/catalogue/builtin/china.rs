@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::super::routes::{ANTHROPIC_SKIN, OPENAI, account, forbidden, plain, post};
+use super::super::routes::{ANTHROPIC_SKIN, OPENAI, account, account_at, elsewhere, forbidden, maker, plain, post};
 use super::super::{IncludeUsage, Route, Vendor, key_errors};
 use super::{openai_like, roots, routes, to_base, to_path};
 use crate::dialect::Protocol;
@@ -12,10 +12,10 @@ const ZHIPU: &[Route] = &[
     plain("tokenizer"),
     plain("web_search"),
     plain("layout_parsing"),
-    account("async/**"),
+    maker("async/**"),
     account("async-result/*"),
-    account("videos/generations"),
-    account("agents/**"),
+    maker("videos/generations"),
+    maker("agents/**"),
 ];
 
 const MOONSHOT: &[Route] =
@@ -39,7 +39,7 @@ const DASHSCOPE: &[Route] = &[
     post("apps/*/completion", Protocol::DashScope),
     plain("tokenizer"),
     post("reranks", Protocol::Rerank),
-    account("services/aigc/video-generation/**"),
+    maker("services/aigc/video-generation/**"),
     account("tasks"),
     account("tasks/**"),
 ];
@@ -48,9 +48,10 @@ const DOUBAO: &[Route] = &[
     post("bots/chat/completions", Protocol::OpenAiChat),
     post("embeddings/multimodal", Protocol::OpenAiEmbeddings),
     plain("tokenization"),
-    account("contents/generations/**"),
-    account("context/**"),
-    account("batch/**"),
+    account_at("contents/generations/**", 3),
+    maker("context/create"),
+    elsewhere("context/**"),
+    elsewhere("batch/**"),
 ];
 
 const MINIMAX: &[Route] = &[
@@ -61,15 +62,24 @@ const MINIMAX: &[Route] = &[
     plain("t2a_pro"),
     plain("image_generation"),
     plain("music_generation"),
-    account("video_generation"),
-    account("query/**"),
-    account("t2a_async_v2"),
-    account("voice_clone"),
-    account("get_voice"),
+    maker("video_generation"),
+    elsewhere("query/**"),
+    maker("t2a_async_v2"),
+    elsewhere("voice_clone"),
+    elsewhere("get_voice"),
+    maker("files/upload"),
+    elsewhere("files/retrieve"),
+    elsewhere("files/retrieve_content"),
+    elsewhere("files/delete"),
 ];
 
-const SILICONFLOW: &[Route] =
-    &[forbidden("user/**"), account("video/**"), account("uploads/audio/voice"), account("audio/voice/**")];
+const SILICONFLOW: &[Route] = &[
+    forbidden("user/**"),
+    maker("video/submit"),
+    elsewhere("video/**"),
+    maker("uploads/audio/voice"),
+    elsewhere("audio/voice/**"),
+];
 
 /// The list.
 pub(super) fn vendors() -> Vec<Vendor> {

@@ -1,7 +1,7 @@
 //! Vendors whose address belongs to the customer: cloud accounts and servers
 //! one runs oneself. Most have no default base URL.
 
-use super::super::routes::{ANTHROPIC_SKIN, OPENAI, account, forbidden, get, plain, post};
+use super::super::routes::{ANTHROPIC_SKIN, OPENAI, account, elsewhere, forbidden, get, maker, named, plain, post};
 use super::super::{AuthForm, IncludeUsage, Route, Vendor};
 use super::{openai_like, roots, routes, to_base, to_path};
 use crate::dialect::{Dialect, Protocol};
@@ -50,12 +50,12 @@ const VERTEX: &[Route] = &[
     plain("projects/*/locations/*/publishers/*/models/{m}:computeTokens"),
     post("projects/*/locations/*/publishers/*/models/{m}:predict", Protocol::GeminiEmbed),
     post("projects/*/locations/*/publishers/*/models/{m}:embedContent", Protocol::GeminiEmbed),
-    account("projects/*/locations/*/publishers/*/models/{m}:predictLongRunning"),
-    account("projects/*/locations/*/publishers/*/models/{m}:fetchPredictOperation"),
-    account("projects/*/locations/*/cachedContents"),
-    account("projects/*/locations/*/cachedContents/**"),
-    account("projects/*/locations/*/batchPredictionJobs"),
-    account("projects/*/locations/*/batchPredictionJobs/**"),
+    maker("projects/*/locations/*/publishers/*/models/{m}:predictLongRunning"),
+    elsewhere("projects/*/locations/*/publishers/*/models/{m}:fetchPredictOperation"),
+    named("projects/*/locations/*/cachedContents", 6),
+    named("projects/*/locations/*/cachedContents/**", 6),
+    named("projects/*/locations/*/batchPredictionJobs", 6),
+    named("projects/*/locations/*/batchPredictionJobs/**", 6),
     get("publishers/*/models"),
     get("publishers/*/models/*"),
 ];

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::super::routes::{ANTHROPIC, ANTHROPIC_SKIN, GEMINI, OPENAI, account, forbidden, get, plain, post};
+use super::super::routes::{
+    ANTHROPIC, ANTHROPIC_SKIN, GEMINI, OPENAI, account, account_at, elsewhere, forbidden, get, plain, post,
+};
 use super::super::{AuthForm, IncludeUsage, Route, Vendor};
 use super::{openai_like, roots, routes, to_base, to_path};
 use crate::dialect::{Dialect, Protocol};
@@ -18,7 +20,7 @@ const MISTRAL: &[Route] = &[
     account("agents/**"),
     account("libraries"),
     account("libraries/**"),
-    account("batch/**"),
+    account_at("batch/**", 2),
 ];
 
 const OPENROUTER: &[Route] = &[
@@ -26,7 +28,7 @@ const OPENROUTER: &[Route] = &[
     forbidden("credits/**"),
     forbidden("activity"),
     forbidden("guardrails/**"),
-    account("generation"),
+    elsewhere("generation"),
     get("providers"),
     get("endpoints/**"),
 ];
@@ -64,7 +66,7 @@ const PERPLEXITY: &[Route] = &[
     plain("search"),
     get("models"),
     get("v1/models"),
-    account("async/**"),
+    account_at("async/**", 3),
 ];
 
 const COHERE: &[Route] = &[
@@ -89,7 +91,7 @@ const COHERE: &[Route] = &[
     account("v1/datasets/**"),
     account("v1/embed-jobs"),
     account("v1/embed-jobs/**"),
-    account("v1/finetuning/**"),
+    account_at("v1/finetuning/**", 3),
     // The OpenAI skin, below `compatibility/v1`.
     post("chat/completions", Protocol::OpenAiChat),
     post("embeddings", Protocol::OpenAiEmbeddings),
