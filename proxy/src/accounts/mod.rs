@@ -12,11 +12,16 @@ mod asker;
 mod known;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use clawgate_shared::clock;
 
 pub use asker::Asker;
 pub use known::{Known, Look, Maker};
+
+/// Another node, or the one before this, tells what it saw within about half a
+/// second: so often, and so far apart, is asked again what nobody is known of.
+const AGAIN: [Duration; 2] = [Duration::from_millis(350); 2];
 
 /// The control plane must be asked, and cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,9 +58,11 @@ impl Makers {
         let asks = |look: &Look| matches!(look, Look::Unknown | Look::Old(_));
         let open: Vec<String> =
             ids.iter().zip(&looks).filter(|(_, look)| asks(look)).map(|(id, _)| id.clone()).collect();
+        // Of what is known and old, nothing newer is no news.
+        let fresh: Vec<bool> = looks.iter().filter(|look| asks(look)).map(|look| *look == Look::Unknown).collect();
         let answers = match (&open[..], self.asker.get()) {
             ([], _) => Ok(Vec::new()),
-            (open, Some(asker)) => asker.ask(tenant, vendor, open).await,
+            (open, Some(asker)) => ask_patiently(asker, tenant, vendor, open, &fresh).await,
             (_, None) => Err(Away),
         };
         let now = clock::boot_micros();
@@ -81,6 +88,25 @@ impl Makers {
     fn with<T>(&self, work: impl FnOnce(&mut Known) -> T) -> T {
         work(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Asks, and again while nobody is known to have made something that is `fresh`.
+async fn ask_patiently(
+    asker: &Asker,
+    tenant: &str,
+    vendor: &str,
+    ids: &[String],
+    fresh: &[bool],
+) -> Result<Vec<Option<Maker>>, Away> {
+    let mut answers = asker.ask(tenant, vendor, ids).await?;
+    for pause in AGAIN {
+        if !answers.iter().zip(fresh).any(|(maker, fresh)| *fresh && maker.is_none()) {
+            break;
+        }
+        tokio::time::sleep(pause).await;
+        answers = asker.ask(tenant, vendor, ids).await?;
+    }
+    Ok(answers)
 }
 
 impl Maker {
