@@ -73,8 +73,7 @@ impl Service {
     /// # Panics
     /// It ends or stays silent.
     pub fn start(&mut self) {
-        let _absent = std::fs::remove_file(self.ready_file());
-        let mut process = self.spec.start();
+        let mut process = self.launch();
         let name = self.spec.name.clone();
         let path = self.ready_file();
         let announced = until(&format!("{name} to be ready"), START_LIMIT, || {
@@ -92,6 +91,16 @@ impl Service {
             }
         }
         self.process = Some(process);
+    }
+
+    /// Starts what may end before it announces itself.
+    pub fn start_unannounced(&mut self) {
+        self.process = Some(self.launch());
+    }
+
+    fn launch(&mut self) -> Process {
+        let _absent = std::fs::remove_file(self.ready_file());
+        self.spec.start()
     }
 
     /// The running process.

@@ -47,6 +47,28 @@ fn send(address: SocketAddr, bot: &Bot, replay: &Replay<'_>) -> Response {
     call(address, &request)
 }
 
+/// Makes, by the same bot with the same key, what recorded requests name in the
+/// vendor's account; how many requests that took.
+fn make_what_is_named(stack: &Stack, bot: &Bot, replays: &[Replay<'_>]) -> usize {
+    let mut made = BTreeMap::new();
+    for Replay { case, tag, request, .. } in replays {
+        let named = |member: &str| request[member].as_str();
+        let (path, answer) = match (named("cachedContent"), named("previous_interaction_id")) {
+            (Some(name), _) => ("cachedContents", json!({ "name": name })),
+            (_, Some(id)) => ("interactions", json!({ "id": id })),
+            (None, None) => continue,
+        };
+        made.entry(tag).or_insert_with(|| {
+            let body = json!({ "model": "gemini-3-flash-preview", "input": "begin" });
+            let request = Request::post(&format!("/v1/{}/v1beta/{path}", case.vendor), &body);
+            let request = request.header("x-clawgate-tag", tag).header("x-mock-body", &answer.to_string());
+            let answer = call(stack.data(), &request.bearer(&bot.token));
+            assert_eq!(answer.status(), 200, "{}: {}", case.id, answer.text());
+        });
+    }
+    made.len()
+}
+
 /// Plays all; what did not match, and the request ids of what did.
 fn play<'a>(stack: &Stack, bot: &Bot, replays: &'a [Replay<'a>]) -> (Vec<String>, BTreeMap<String, &'a Case>) {
     let next = AtomicUsize::new(0);
@@ -120,9 +142,10 @@ fn row_differences(case: &Case, row: &Value) -> Vec<String> {
 /// Plays all and compares answers and usage rows.
 fn verdict(stack: &Stack, bot: &Bot, replays: &[Replay<'_>]) {
     assert_eq!(stack.bot("barrier", json!({})).hostname, "barrier", "this write waits for the node");
+    let made = make_what_is_named(stack, bot, replays);
     let (mut wrong, ids) = play(stack, bot, replays);
     assert_eq!(ids.len(), replays.len(), "request ids are not unique or missing; {wrong:#?}");
-    let rows = stack.rest().usage_rows(&bot.hostname, replays.len());
+    let rows = stack.rest().usage_rows(&bot.hostname, replays.len() + made);
     let mut seen = 0;
     for row in &rows {
         if let Some(case) = row["id"].as_str().and_then(|id| ids.get(id)) {
@@ -145,7 +168,7 @@ fn every_recording_comes_through_unchanged_and_is_counted() {
     assert_eq!(cases.len() + unreachable.len() + LEFT_OUT.len(), index.lines().count() - 1, "all that are listed");
     assert!(unreachable.is_empty(), "no callable path for {unreachable:#?}");
     let stack = Stack::start();
-    let bot = stack.bot("replay", json!({}));
+    let bot = stack.bot("replay", json!({ "permissions": ["account_resources"] }));
     let splits = if verify() { 10 } else { 3 };
     let mut replays = Vec::new();
     for (number, case) in cases.iter().enumerate() {

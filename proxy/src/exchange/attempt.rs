@@ -100,11 +100,8 @@ pub async fn attempt<'a, D: Downstream>(
         settlement.open()?;
         let (splices, asked_usage) = splices(prepared, key, weight);
         let began = settlement.facts.elapsed_micros();
-        let event = {
-            // Pinned where it is made: it is large, and would be copied on its way.
-            let answered = pin!(send(settlement, received, prepared, key, &splices));
-            first(answered, settlement, watch, down).await
-        };
+        // Pinned where it is made: it is large, and would be copied on its way.
+        let event = first(pin!(send(settlement, received, prepared, key, &splices)), settlement, watch, down).await;
         // Without an answer nobody knows what a vendor does that may have it.
         let left = std::mem::take(settlement.leaving.get_mut());
         let took = settlement.facts.elapsed_micros().saturating_sub(began);

@@ -147,6 +147,12 @@ pub(crate) struct Spoken {
     pub(crate) stream: bool,
 }
 
+/// The answer whose body was told.
+pub(crate) fn told(body: &str) -> Answer {
+    let kind = if body.starts_with('{') { "application/json" } else { "text/event-stream" };
+    Answer::whole(200, kind, body.as_bytes().to_vec(), Bill::default())
+}
+
 /// Answers a recognised route. `sse` is Gemini's `alt=sse`, `credential` is
 /// what a rude vendor quotes in its 401.
 pub(crate) fn speak(route: Route<'_>, body: &[u8], sse: bool, credential: &str, knobs: &Knobs) -> Spoken {
@@ -170,9 +176,7 @@ pub(crate) fn speak(route: Route<'_>, body: &[u8], sse: bool, credential: &str, 
         return Spoken { answer, model: plan.model, stream: false };
     }
     if let Some(body) = &knobs.body {
-        let kind = if body.starts_with('{') { "application/json" } else { "text/event-stream" };
-        let answer = Answer::whole(200, kind, body.clone().into_bytes(), Bill::default());
-        return Spoken { answer, model: plan.model, stream: plan.stream };
+        return Spoken { answer: told(body), model: plan.model, stream: plan.stream };
     }
     let of_mistral = route.dialect == Dialect::Mistral;
     let (answer, stream) = match route.operation {

@@ -217,7 +217,7 @@ fn replay(shared: &Shared, case: &str, knobs: &Knobs) -> Spoken {
     let found = shared.replays.as_ref().map(|replays| replays.find(case));
     match found {
         Some(Ok(recording)) => {
-            let mut answer = recording.answer();
+            let mut answer = knobs.body.as_deref().map_or_else(|| recording.answer(), dialect::told);
             answer.status = knobs.status.unwrap_or(answer.status);
             Spoken { answer, model: recording.model.clone().unwrap_or_default(), stream: recording.streaming }
         }
