@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use clawgate_shared::catalogue::{MAX_ACCOUNT_ID, MAX_ACCOUNT_IDS};
 use clawgate_shared::proto::node::account_ids_server::AccountIds;
 use clawgate_shared::proto::node::{FindIdsReply, FindIdsRequest, IdMaker};
 use tonic::{Request, Response, Status, async_trait};
@@ -11,10 +12,7 @@ use crate::fleet::Fleet;
 use crate::store::StoreError;
 use crate::store::account_ids::Place;
 
-/// Ids of one question.
-const MAX_IDS: usize = 64;
-/// Longest of its texts, in bytes. A client may name what it likes: an id that is
-/// longer is nobody's.
+/// Longest tenant id or slug of a question, in bytes.
 const MAX_TEXT: usize = 256;
 
 pub(super) struct Service {
@@ -28,10 +26,11 @@ impl AccountIds for Service {
         let peer = Peer::of(self.transport, &request);
         let FindIdsRequest { node_id, tenant_id, vendor, ids } = request.into_inner();
         peer.check(&node_id)?;
-        if ids.len() > MAX_IDS || tenant_id.len() > MAX_TEXT || vendor.len() > MAX_TEXT {
+        if ids.len() > MAX_ACCOUNT_IDS || tenant_id.len() > MAX_TEXT || vendor.len() > MAX_TEXT {
             return Err(Status::invalid_argument("too many ids, or too long a text"));
         }
-        let asked = |id: &&String| id.len() <= MAX_TEXT && !id.contains('\0');
+        // A client may name what it likes.
+        let asked = |id: &&String| id.len() <= MAX_ACCOUNT_ID && !id.contains('\0');
         let some: Vec<String> = ids.iter().filter(asked).cloned().collect();
         let place = Place { tenant_id: &tenant_id, vendor: &vendor };
         let found = self.fleet.find_makers(&node_id, place, &some).await.map_err(|error| refusal(&node_id, &error))?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use clawgate_shared::catalogue::{MAX_ACCOUNT_ID, MAX_ACCOUNT_IDS};
 use clawgate_shared::id;
 use clawgate_shared::mutant::{self, Mutant};
 use clawgate_shared::pricing::ServiceTier;
@@ -21,9 +22,6 @@ const MAX_TEXT: usize = 2048;
 const MAX_LIST: usize = 128;
 /// Most quotas that one exchange is charged to.
 const MAX_CHARGES: usize = 256;
-/// Most ids that one exchange made, and the longest, in bytes.
-const MAX_IDS: usize = 64;
-const MAX_ID: usize = 256;
 /// Counts above this are a mistake of the sender; it keeps sums far from
 /// overflow, which would make the database refuse the batch for ever.
 const MAX_COUNT: i64 = 1_000_000_000_000;
@@ -208,8 +206,8 @@ fn charges(given: Vec<wire::Charge>) -> Vec<Charge> {
 
 /// Ids that are some: cut short, one would name something else.
 fn made_ids(given: Vec<String>) -> Vec<String> {
-    let fits = |id: &String| (1..=MAX_ID).contains(&id.len()) && !id.contains('\0');
-    given.into_iter().filter(fits).take(MAX_IDS).collect()
+    let fits = |id: &String| (1..=MAX_ACCOUNT_ID).contains(&id.len()) && !id.contains('\0');
+    given.into_iter().filter(fits).take(MAX_ACCOUNT_IDS).collect()
 }
 
 /// The short form for what nearly every exchange is, see [`EventRow::tried`].

@@ -31,9 +31,6 @@ pub(super) const fn session_setup(engine: Engine) -> &'static [&'static str] {
             "PRAGMA temp_store = MEMORY",
             // In KiB: the upper pages of the usage indexes stay in memory.
             "PRAGMA cache_size = -16384",
-            // In bytes; of address space only. Pages that are read are those of
-            // the system, without a call and a copy for each.
-            "PRAGMA mmap_size = 8589934592",
             // In pages: what ingest writes again and again goes into the
             // database file once for every 16 MiB of log instead of 4.
             "PRAGMA wal_autocheckpoint = 4000",

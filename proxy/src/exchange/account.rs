@@ -21,7 +21,7 @@ use crate::limits::Usual;
 use crate::metering::{ChargeRecord, SettleRecord, SpoolTicket};
 use crate::quota::{Bound, Permit, Spent};
 use crate::telemetry::AccessLine;
-use crate::wire::references::MAX_IDS;
+use crate::wire::made::note;
 
 /// Charges of one exchange, usually without a trip to the allocator.
 pub(super) type Charges<'a> = SmallVec<[ChargeRecord<'a>; 4]>;
@@ -131,11 +131,7 @@ impl Account {
         let (Some(bot), Some((key, _))) = (self.facts.bot.as_deref(), &self.facts.key) else { return };
         let maker = Maker { bot: bot.id.clone(), key: key.clone() };
         services.makers.made(&bot.tenant.id, &self.facts.vendor, &ids, &maker);
-        for id in ids {
-            if self.made.len() < MAX_IDS && !self.made.contains(&id) {
-                self.made.push(id);
-            }
-        }
+        ids.into_iter().for_each(|id| note(&mut self.made, id));
     }
 
     /// The end: everything is written down and given back.

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use clawgate_shared::catalogue::{Account, Resolved};
+use clawgate_shared::catalogue::{Account, MAX_ACCOUNT_IDS, Resolved};
 use clawgate_shared::dialect::Protocol;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Method};
@@ -22,7 +22,10 @@ use crate::snapshot::Bot;
 use crate::wire::error::Code;
 use crate::wire::made::Names;
 use crate::wire::peek::peek;
-use crate::wire::references::{MAX_IDS, Unreadable, Wanted, in_form, in_query, references};
+use crate::wire::references::{Marks, Unreadable, Wanted, in_form, in_query, references};
+
+/// Some clients begin their JSON with it, and some vendors pass over it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What the answer may name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,9 +91,8 @@ pub async fn key_of(services: &Services, bot: &Bot, vendor: &str, names: &[Strin
     let makers = services.makers.find(&bot.tenant.id, vendor, names).await.map_err(|Away| away())?;
     let mut key: Option<Arc<str>> = None;
     for maker in makers {
-        let Maker { bot: whose, key: with } =
-            maker.filter(|maker| *maker.bot == *bot.id).ok_or_else(|| nobody(vendor))?;
-        debug_assert_eq!(*whose, *bot.id);
+        let own = maker.filter(|maker| *maker.bot == *bot.id);
+        let Maker { key: with, .. } = own.ok_or_else(|| nobody(vendor))?;
         if key.as_ref().is_some_and(|other| *other != with) {
             let text = format!(
                 "the request names things that live in the accounts of two provider keys of vendor {vendor}; one \
@@ -159,7 +161,7 @@ fn named_on_account_route(account: &Account, received: &Received, body: &[u8]) -
     };
     names.extend(received.query.as_deref().map(in_query).unwrap_or_default());
     names.extend(named_in_body(&received.headers, body)?);
-    if names.len() > MAX_IDS {
+    if names.len() > MAX_ACCOUNT_IDS {
         return Err(unreadable(Unreadable::TooMany));
     }
     if *account == Account::Elsewhere && names.is_empty() {
@@ -176,10 +178,8 @@ fn named_in_body(headers: &HeaderMap, body: &[u8]) -> Result<Vec<String>, Refusa
     }
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.to_ascii_lowercase();
-    let hidden = headers.get(CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let as_json = "ids can only be looked at in JSON; send the request as JSON, not encoded otherwise";
-    if hidden || kind.contains("urlencoded") || (kind.contains("multipart/form-data") && in_form(body)) {
-        return Err(Refusal::new(Code::BadRequest, as_json));
+    if is_encoded(headers) || kind.contains("urlencoded") || (kind.contains("multipart/form-data") && in_form(body)) {
+        return Err(hidden());
     }
     if kind.contains("multipart") {
         return Ok(Vec::new());
@@ -198,19 +198,36 @@ fn named_elsewhere(protocol: Protocol, received: &Received, payload: &Payload<'_
     let items = protocol == Protocol::OpenAiResponses;
     let marks = match &payload.peek {
         Some(found) => found.marks,
-        // Bodies of other kinds are not looked into for anything else.
-        None if received.method == Method::POST && payload.body.trim_ascii_start().first() == Some(&b'{') => {
-            match peek(&payload.body) {
-                Ok(found) => found.marks,
-                Err(_) => return Ok(Vec::new()),
-            }
-        }
-        None => return Ok(Vec::new()),
+        None => unseen(&received.method, &received.headers, &payload.body)?,
     };
     if !marks.any(items) {
         return Ok(Vec::new());
     }
     references(&payload.body, Wanted { account: false, items }).map_err(unreadable)
+}
+
+/// The marks of a body that was not looked into for anything else. What is no JSON
+/// (sounds, forms) names nothing here; what may be one that cannot be read is
+/// refused.
+fn unseen(method: &Method, headers: &HeaderMap, body: &[u8]) -> Result<Marks, Refusal> {
+    if *method != Method::POST || body.is_empty() {
+        return Ok(Marks::NONE);
+    }
+    if is_encoded(headers) {
+        return Err(hidden());
+    }
+    match body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii_start().first() {
+        Some(b'{') => peek(body).map(|found| found.marks).map_err(|_| unreadable(Unreadable::NotJson)),
+        _ => Ok(Marks::NONE),
+    }
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+fn hidden() -> Refusal {
+    Refusal::new(Code::BadRequest, "ids can only be looked at in JSON; send the request as JSON, not encoded otherwise")
 }
 
 fn unreadable(error: Unreadable) -> Refusal {
@@ -225,6 +242,22 @@ mod tests {
 
     fn headers(kind: &'static str) -> HeaderMap {
         [(CONTENT_TYPE, HeaderValue::from_static(kind))].into_iter().collect()
+    }
+
+    #[test]
+    fn a_body_that_nobody_looked_into_hides_no_name() {
+        let plain = HeaderMap::new();
+        let marks = |body: &[u8]| unseen(&Method::POST, &plain, body).map(|marks| marks.any(false));
+        assert!(marks(br#" {"previous_interaction_id":"v1_a"}"#).expect("JSON"));
+        for body in [&b""[..], b"RIFF", b"--b\r\n", br#"{"input":"file_id"}"#] {
+            assert!(!marks(body).expect("names nothing"));
+        }
+        for body in [&b"\xef\xbb\xbf{\"file_id\":\"a\"}"[..], b"{\"file_id\":\"a\",}", b"{"] {
+            assert_eq!(marks(body).expect_err("may be JSON to the vendor").code, Code::BadRequest);
+        }
+        let packed: HeaderMap = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))].into_iter().collect();
+        assert_eq!(unseen(&Method::POST, &packed, b"\x1f\x8b").expect_err("packed").code, Code::BadRequest);
+        assert_eq!(unseen(&Method::POST, &packed, b"").expect("empty"), Marks::NONE);
     }
 
     #[test]

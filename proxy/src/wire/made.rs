@@ -1,8 +1,9 @@
 //! Ids of what a vendor made in its account, read from the answers of routes
 //! that make things there. Answers of models are read by `usage`.
 
+use clawgate_shared::catalogue::{MAX_ACCOUNT_ID, MAX_ACCOUNT_IDS};
+
 use super::json::{Scanner, Step};
-use super::references::{MAX_ID, MAX_IDS};
 
 /// Most of an answer that is kept: ids stand in front.
 const MAX_BODY: usize = 1 << 20;
@@ -46,8 +47,8 @@ impl Listener {
 }
 
 /// Adds an id that is one and is not there yet, as long as there is room.
-pub(super) fn note(ids: &mut Vec<String>, id: String) {
-    if (1..=MAX_ID).contains(&id.len()) && ids.len() < MAX_IDS && !ids.contains(&id) {
+pub fn note(ids: &mut Vec<String>, id: String) {
+    if (1..=MAX_ACCOUNT_ID).contains(&id.len()) && ids.len() < MAX_ACCOUNT_IDS && !ids.contains(&id) {
         ids.push(id);
     }
 }
@@ -167,11 +168,11 @@ mod tests {
 
     #[test]
     fn ids_are_bounded_in_length_and_number() {
-        let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(MAX_ID + 1));
+        let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(MAX_ACCOUNT_ID + 1));
         assert!(made(long.as_bytes(), Names::Made).is_empty());
         let many: Vec<String> = (0..200).map(|n| format!("\"f{n}\"")).collect();
         let many = format!(r#"{{"result_files":[{}]}}"#, many.join(","));
-        assert_eq!(made(many.as_bytes(), Names::Results).len(), MAX_IDS);
+        assert_eq!(made(many.as_bytes(), Names::Results).len(), MAX_ACCOUNT_IDS);
         let mut listener = Listener::new(Names::Made);
         listener.push(br#"{"id":"f","x":""#);
         (0..3).for_each(|_| listener.push(&[b'x'; MAX_BODY]));

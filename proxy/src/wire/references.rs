@@ -8,12 +8,10 @@
 use std::borrow::Cow;
 use std::ops::BitOrAssign;
 
+use clawgate_shared::catalogue::MAX_ACCOUNT_IDS;
+
 use super::json::{Fault, Scanner, Step};
 
-/// Things that one request may name; and an answer may have made.
-pub const MAX_IDS: usize = 64;
-/// Longest id that is one, in bytes.
-pub const MAX_ID: usize = 256;
 /// Deeper values are not looked into; nothing that was peeked at is as deep.
 const MAX_DEPTH: usize = 256;
 
@@ -137,8 +135,8 @@ pub struct Wanted {
 /// Why the ids in a body are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// More than [`MAX_IDS`].
-    #[error("the request names more than {MAX_IDS} things of the vendor account")]
+    /// More than [`MAX_ACCOUNT_IDS`].
+    #[error("the request names more than {MAX_ACCOUNT_IDS} things of the vendor account")]
     TooMany,
     /// No JSON object.
     #[error("the request body is not JSON that can be looked through")]
@@ -232,7 +230,7 @@ impl Search {
         if id.is_empty() || self.found.iter().any(|known| *known == *id) {
             return;
         }
-        self.too_many |= self.found.len() >= MAX_IDS;
+        self.too_many |= self.found.len() >= MAX_ACCOUNT_IDS;
         if !self.too_many {
             self.found.push(id.into_owned());
         }
@@ -253,26 +251,23 @@ impl Search {
     }
 
     fn object(&mut self, scanner: &mut Scanner<'_>, level: Level) -> Step {
-        let (mut kind, mut id, mut others) = (None, None, false);
+        // Of a member that stands twice nobody knows which one the vendor heeds.
+        let (mut kinds, mut ids, mut message) = (Vec::new(), Vec::new(), false);
         scanner.object(|scanner, name| {
             match name {
-                b"type" => kind = scanner.text()?.map(|(text, _)| text),
-                b"id" => id = scanner.text()?.map(|(text, _)| text),
+                b"type" => kinds.extend(scanner.text()?.map(|(text, _)| text)),
+                b"id" => ids.extend(scanner.text()?.map(|(text, _)| text)),
                 _ => {
-                    others = true;
+                    message |= matches!(name, b"role" | b"content");
                     self.member(scanner, name, level)?;
                 }
             }
             Ok(())
         })?;
-        let is_reference = match kind.as_deref() {
-            Some("item_reference") => level.item,
-            Some("file_id") => self.wanted.account,
-            None => level.item && !others,
-            _ => false,
-        };
-        if let Some(id) = id.filter(|_| is_reference || level.named) {
-            self.push(Cow::Owned(id));
+        let is = |kind: &str| kinds.iter().any(|text| *text == kind);
+        let item = level.item && (is("item_reference") || (kinds.is_empty() && !message));
+        if item || (self.wanted.account && is("file_id")) || level.named {
+            ids.into_iter().for_each(|id| self.push(Cow::Owned(id)));
         }
         Ok(())
     }
@@ -421,6 +416,9 @@ mod tests {
         let body = br#"{"messages":[{"f\u0069le_id":"a","file_id":"b"}]}"#;
         assert!(peek(body).expect("json").marks.any(false));
         assert_eq!(references(body, PLAIN), Ok(vec!["a".to_owned(), "b".to_owned()]));
+        let body =
+            br#"{"input":[{"type":"item_reference","id":"a","type":"message","id":"b"},{"id":"c","status":null}]}"#;
+        assert_eq!(references(body, ITEMS), Ok(["a", "b", "c"].map(str::to_owned).to_vec()));
         let ordinary = br#"{"model":"m","messages":[{"role":"user","tool_calls":[{"id":"c"}],"content":"file_id"}]}"#;
         let marks = peek(ordinary).expect("json").marks;
         assert!(!marks.any(false) && marks.any(true));
@@ -428,7 +426,7 @@ mod tests {
 
     #[test]
     fn too_many_and_too_deep_are_said() {
-        let many: Vec<String> = (0..=MAX_IDS).map(|n| n.to_string()).collect();
+        let many: Vec<String> = (0..=MAX_ACCOUNT_IDS).map(|n| n.to_string()).collect();
         assert_eq!(references(json!({"file_ids": many}).to_string().as_bytes(), PLAIN), Err(Unreadable::TooMany));
         for body in ["[", "{\"a\":", "", "7", &"{\"a\":[".repeat(300)] {
             assert_eq!(references(body.as_bytes(), PLAIN), Err(Unreadable::NotJson), "{body:.20}");

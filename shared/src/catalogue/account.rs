@@ -1,6 +1,12 @@
 //! What a route does to the things that stay in a vendor account, and which one
 //! the path names.
 
+/// Things in an account that one request may name, and one answer may have made:
+/// more a node neither asks for nor tells, and more the control plane does not take.
+pub const MAX_ACCOUNT_IDS: usize = 64;
+/// Longest id that is one, in bytes; a longer one is nobody's.
+pub const MAX_ACCOUNT_ID: usize = 256;
+
 /// How a route speaks of things in a vendor account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touch {

@@ -19,7 +19,7 @@ use std::borrow::Cow;
 
 use crate::dialect::{Dialect, Protocol};
 
-pub use account::{Account, Touch};
+pub use account::{Account, MAX_ACCOUNT_ID, MAX_ACCOUNT_IDS, Touch};
 pub use builtin::{all, find};
 pub use custom::{CustomVendor, CustomVendorError, MAX_CUSTOM_ROUTES, RESERVED_SLUGS, dialect_routes, slug_is_free};
 pub use key_errors::KeyError;
