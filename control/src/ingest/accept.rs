@@ -13,7 +13,7 @@ use crate::prices::Table;
 use crate::quota::Books;
 use crate::snapshot::rollout::Rollout;
 use crate::store::usage_dims::{self, Fresh, Known};
-use crate::store::usage_ingest::{self, Cursor, EventRow, Shard};
+use crate::store::usage_ingest::{self, Cursor, EventRow, OpenRow, Shard};
 use crate::store::{Db, StoreError, Tx, account_ids, usage_events, usage_rollup, usage_sessions};
 
 /// Most records in one batch.
@@ -231,6 +231,7 @@ async fn write(
 ) -> Result<(Accepted, Vec<Fresh>), StoreError> {
     let mut accepted = Accepted { lost: unsigned(plan.lost), ..Accepted::default() };
     usage_ingest::insert_opens(tx, shard, &plan.opens).await?;
+    account_ids::insert(tx, &plan.opens.iter().collect::<Vec<_>>(), now).await?;
     let earlier: Vec<&str> = plan.settles_of_earlier.iter().map(String::as_str).collect();
     usage_ingest::delete_opens(tx, &earlier).await?;
     let mut fresh = vec![add(tx, with, shard, &plan.events, now, &mut accepted).await?];
@@ -261,7 +262,8 @@ async fn add(
     let (new, fresh) = add_events(tx, known, shard, events, now).await?;
     let new = those_new(events, &new);
     charges::charge(tx, books, shard, &new, now).await?;
-    account_ids::insert(tx, &new, now).await?;
+    let made: Vec<&OpenRow> = new.iter().map(|event| &event.open).collect();
+    account_ids::insert(tx, &made, now).await?;
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     accepted.events += count(new.len());
     accepted.indeterminate += count(new.iter().filter(|event| event.indeterminate).count());

@@ -101,6 +101,8 @@ fn open_row(open: Open, position: i64, now: i64) -> Option<OpenRow> {
         agent_id: text(open.agent_id),
         session_id: text(open.session_id),
         reserved: charges(open.reserved),
+        made_ids: made_ids(open.made_ids),
+        made_ids_pass: open.made_ids_pass,
     };
     let named = id::Kind::Exchange.matches(&row.exchange_id) && !row.tenant_id.is_empty() && !row.bot_id.is_empty();
     named.then_some(row)
@@ -144,8 +146,6 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
         price_ref: String::new(),
         indeterminate: settle.outcome == INDETERMINATE,
         charges: charges(settle.charges),
-        made_ids: made_ids(settle.made_ids),
-        made_ids_pass: settle.made_ids_pass,
         open: open_row(
             Open {
                 exchange_id: settle.exchange_id,
@@ -164,6 +164,8 @@ fn event_row(settle: Settle, position: i64, now: i64) -> Option<EventRow> {
                 agent_id: settle.agent_id,
                 session_id: settle.session_id,
                 reserved: Vec::new(),
+                made_ids: settle.made_ids,
+                made_ids_pass: settle.made_ids_pass,
             },
             position,
             now,

@@ -10,7 +10,7 @@ use sqlx::any::AnyRow;
 use super::error::StoreError;
 use super::fetch;
 use super::row::RowExt as _;
-use super::usage_ingest::{EventRow, Statements, query};
+use super::usage_ingest::{OpenRow, Statements, query};
 
 /// A thing is noted as used when that was last done so long ago; microseconds.
 const USED_AGAIN: i64 = 24 * 3600 * 1_000_000;
@@ -75,27 +75,27 @@ fn read(row: &AnyRow) -> Result<Maker, StoreError> {
 ///
 /// # Errors
 /// As the database answers; so for all functions here.
-pub async fn insert(conn: &mut AnyConnection, events: &[&EventRow], now: i64) -> Result<(), StoreError> {
+pub async fn insert(conn: &mut AnyConnection, exchanges: &[&OpenRow], now: i64) -> Result<(), StoreError> {
     // In the order of their keys, so that no two writers wait for each other.
-    let mut made: HashMap<[&str; 3], &EventRow> = HashMap::new();
-    for event in events.iter().filter(|event| !event.open.provider_key_id.is_empty()) {
-        for id in &event.made_ids {
-            made.entry([&event.open.tenant_id, &event.open.vendor, id]).or_insert(event);
+    let mut made: HashMap<[&str; 3], &OpenRow> = HashMap::new();
+    for exchange in exchanges.iter().filter(|exchange| !exchange.provider_key_id.is_empty()) {
+        for id in &exchange.made_ids {
+            made.entry([&exchange.tenant_id, &exchange.vendor, id]).or_insert(exchange);
         }
     }
     let mut rows: Vec<_> = made.into_iter().collect();
     rows.sort_unstable_by_key(|(name, _)| *name);
     for (sql, rows) in INSERT.runs(conn, &rows) {
         let mut statement = query(sql);
-        for ([tenant_id, vendor, id], event) in rows {
+        for ([tenant_id, vendor, id], exchange) in rows {
             statement = statement
                 .bind((*tenant_id).to_owned())
                 .bind((*vendor).to_owned())
                 .bind((*id).to_owned())
-                .bind(event.open.bot_id.clone())
-                .bind(event.open.provider_key_id.clone())
-                .bind(i64::from(!event.made_ids_pass))
-                .bind(event.open.created_at)
+                .bind(exchange.bot_id.clone())
+                .bind(exchange.provider_key_id.clone())
+                .bind(i64::from(!exchange.made_ids_pass))
+                .bind(exchange.created_at)
                 .bind(now);
         }
         statement.execute(&mut *conn).await?;

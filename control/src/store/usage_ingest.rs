@@ -84,6 +84,10 @@ pub struct OpenRow {
     /// What it holds of quotas, charged if its end is never seen; in an event
     /// nothing.
     pub reserved: Vec<Charge>,
+    /// Ids of what it made in the account of its key; not stored here.
+    pub made_ids: Vec<String>,
+    /// The vendor forgets those by itself.
+    pub made_ids_pass: bool,
 }
 
 /// One exchange, ended.
@@ -132,10 +136,6 @@ pub struct EventRow {
     pub indeterminate: bool,
     /// What it uses up of the quotas it was admitted under; not stored here.
     pub charges: Vec<Charge>,
-    /// Ids of what it made in the account of its key; not stored here.
-    pub made_ids: Vec<String>,
-    /// The vendor forgets those by itself.
-    pub made_ids_pass: bool,
 }
 
 const CREATE_CURSOR: &str = "INSERT INTO ingest_cursors \
@@ -376,6 +376,9 @@ pub async fn lone_opens(conn: &mut AnyConnection, shard: Shard<'_>, limit: i64) 
                 agent_id: row.text("agent_id")?,
                 session_id: row.text("session_id")?,
                 reserved: row.json("reserved")?,
+                // They were taken in when it came.
+                made_ids: Vec::new(),
+                made_ids_pass: false,
             })
         })
         .collect()

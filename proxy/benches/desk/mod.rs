@@ -108,6 +108,8 @@ fn open_record<'a>(charges: &'a [ChargeRecord<'a>]) -> OpenRecord<'a> {
         agent_id: "",
         session_id: "",
         charges,
+        made_ids: &[],
+        made_ids_pass: false,
     }
 }
 
@@ -130,7 +132,5 @@ fn settle_record<'a>(open: OpenRecord<'a>, usage: &Usage) -> SettleRecord<'a> {
         tried: &[],
         labels: &[],
         billing: usage.billing,
-        made_ids: &[],
-        made_ids_pass: false,
     }
 }

@@ -18,7 +18,7 @@ use super::span;
 use super::ties::Listens;
 use crate::accounts::Maker;
 use crate::limits::Usual;
-use crate::metering::{ChargeRecord, SettleRecord, SpoolTicket};
+use crate::metering::{ChargeRecord, OpenRecord, SettleRecord, SpoolTicket};
 use crate::quota::{Bound, Permit, Spent};
 use crate::telemetry::AccessLine;
 use crate::wire::made::note;
@@ -126,7 +126,7 @@ impl Account {
     }
 
     /// Takes what an answer named: from here on this bot may name it, with the key
-    /// that was used. It becomes durable with the record of the end.
+    /// that was used. It becomes durable with the next record.
     pub fn keep(&mut self, services: &Services, ids: Vec<String>) {
         let (Some(bot), Some((key, _))) = (self.facts.bot.as_deref(), &self.facts.key) else { return };
         let maker = Maker { bot: bot.id.clone(), key: key.clone() };
@@ -167,6 +167,16 @@ impl Account {
         pricing::cost(&spent, price, usage.billing.tier).and_then(|cost| u64::try_from(cost).ok())
     }
 
+    /// The part that all records of it share; `charges` is what is held, or what is
+    /// used up.
+    pub(super) fn open_record<'a>(&'a self, charges: &'a [ChargeRecord<'a>]) -> OpenRecord<'a> {
+        OpenRecord {
+            made_ids: &self.made,
+            made_ids_pass: !matches!(self.listens, Listens::Things(_)),
+            ..self.facts.open_record(charges)
+        }
+    }
+
     fn record(&self, services: &Services, ending: &Ending, spent: &Spent<'_>) {
         let Some(bot) = self.facts.bot.as_deref() else { return };
         if self.local && ending.refusal.is_none() {
@@ -187,7 +197,7 @@ impl Account {
         };
         let attempts = self.facts.attempts();
         let record = SettleRecord {
-            open: self.facts.open_record(&charges),
+            open: self.open_record(&charges),
             outcome: ending.outcome.as_str(),
             status_code: u32::from(self.facts.status),
             error_code: refusal.map_or("", |r| r.code.as_str()),
@@ -204,8 +214,6 @@ impl Account {
             tried: &attempts,
             labels: &bot.labels,
             billing: usage.billing,
-            made_ids: &self.made,
-            made_ids_pass: !matches!(self.listens, Listens::Things(_)),
         };
         let written = match &self.ticket {
             Some(ticket) => services.spool.append_settle(*ticket, &record),

@@ -184,8 +184,8 @@ impl Facts {
         }
     }
 
-    /// The part that both usage records share; `charges` is what is held, or what
-    /// is used up.
+    /// What usage records take from here; `charges` is what is held, or what is
+    /// used up.
     #[must_use]
     pub fn open_record<'a>(&'a self, charges: &'a [ChargeRecord<'a>]) -> OpenRecord<'a> {
         let bot = self.bot.as_deref();
@@ -206,6 +206,8 @@ impl Facts {
             agent_id: &self.agent_id,
             session_id: &self.session_id,
             charges,
+            made_ids: &[],
+            made_ids_pass: false,
         }
     }
 

@@ -41,8 +41,7 @@ fn meter(settlement: &Settlement<'_>, prepared: &Prepared<'_>, answer: &Answer) 
 fn keep_ids(settlement: &mut Settlement<'_>, meter: &mut Meter) {
     let ids = meter.made();
     if !ids.is_empty() {
-        let services = settlement.services();
-        settlement.keep(services, ids);
+        settlement.keep(ids);
     }
 }
 

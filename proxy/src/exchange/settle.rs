@@ -138,11 +138,24 @@ impl<'a> Settlement<'a> {
         }
     }
 
+    /// Takes what an answer named, before it is passed on: it is written down, for
+    /// the case that nobody sees the end.
+    pub fn keep(&mut self, ids: Vec<String>) {
+        let known = self.made.len();
+        self.account.keep(self.services, ids);
+        if self.made.len() > known
+            && self.ticket.is_some()
+            && let Err(error) = self.append_open()
+        {
+            tracing::warn!(request_id = %self.facts.id, %error, "what was made is not written down before the end");
+        }
+    }
+
     fn append_open(&mut self) -> Result<SpoolTicket, SpoolError> {
         let (account, reserved_tokens) = (&self.account, self.reserved());
         let held = account.permit.held().chain(account.key_permit.held());
         let held: Charges<'_> = held.map(ChargeRecord::from).collect();
-        let record = OpenRecord { reserved_tokens, ..account.facts.open_record(&held) };
+        let record = OpenRecord { reserved_tokens, ..account.open_record(&held) };
         let ticket = self.services.spool.append_open(account.ticket, &record)?;
         drop(held);
         self.facts.reserved_tokens = reserved_tokens;

@@ -242,7 +242,7 @@ impl<'a> Talk<'a> {
         }
         let mut settlement = Settlement::new(tunnel.services(), tunnel.facts.of_response(model));
         if self.protocol == Protocol::OpenAiResponses && !id.is_empty() {
-            settlement.keep(tunnel.services(), vec![id.clone()]);
+            settlement.keep(vec![id.clone()]);
         }
         let admitted = admit_response(&mut settlement).await;
         // The vendor is at work on it, whatever we think of that.

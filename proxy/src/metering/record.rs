@@ -57,6 +57,10 @@ pub struct OpenRecord<'a> {
     pub session_id: &'a str,
     /// Per quota: in an open what is held, in a settle what is used up.
     pub charges: &'a [ChargeRecord<'a>],
+    /// Ids of what was made in the account of the last key, so far.
+    pub made_ids: &'a [String],
+    /// The vendor forgets those by itself.
+    pub made_ids_pass: bool,
 }
 
 /// An amount of one quota in one window.
@@ -120,10 +124,6 @@ pub struct SettleRecord<'a> {
     pub labels: &'a [(String, String)],
     /// What else decides the price.
     pub billing: Billing,
-    /// Ids of what was made in the account of the last key.
-    pub made_ids: &'a [String],
-    /// The vendor forgets those by itself.
-    pub made_ids_pass: bool,
 }
 
 impl<'a> From<Line<'a>> for ChargeRecord<'a> {
@@ -147,7 +147,7 @@ impl OpenRecord<'_> {
         nested::<OUTER_LENGTH>(out, 1, |out| self.encode_fields(out));
     }
 
-    /// Fields 1 to 15, and 31, have the same numbers in both messages.
+    /// Fields 1 to 15, 31, 38 and 39 have the same numbers in both messages.
     fn encode_fields(&self, out: &mut Vec<u8>) {
         text(out, 1, self.exchange_id, MAX_TEXT);
         number(out, 2, u64::from_ne_bytes(self.at_micros.to_ne_bytes()));
@@ -171,6 +171,11 @@ impl OpenRecord<'_> {
                 number(out, 3, charge.amount);
             });
         }
+        for id in self.made_ids.iter().take(MAX_MADE).filter(|id| id.len() <= MAX_SMALL_TEXT) {
+            // Half an id would name something else.
+            text(out, 38, id, MAX_SMALL_TEXT);
+        }
+        number(out, 39, u64::from(self.made_ids_pass && !self.made_ids.is_empty()));
     }
 }
 
@@ -210,11 +215,6 @@ impl SettleRecord<'_> {
             optional(out, 35, output_audio);
             optional(out, 36, billed_input);
             optional(out, 37, billed_output);
-            for id in self.made_ids.iter().take(MAX_MADE).filter(|id| id.len() <= MAX_SMALL_TEXT) {
-                // Half an id would name something else.
-                text(out, 38, id, MAX_SMALL_TEXT);
-            }
-            number(out, 39, u64::from(self.made_ids_pass && !self.made_ids.is_empty()));
         });
     }
 }
@@ -323,6 +323,11 @@ mod tests {
                     amount: charge.amount,
                 })
                 .collect(),
+            made_ids: {
+                let ids = open.made_ids.iter().take(MAX_MADE);
+                ids.filter(|id| (1..=MAX_SMALL_TEXT).contains(&id.len())).cloned().collect()
+            },
+            made_ids_pass: open.made_ids_pass && !open.made_ids.is_empty(),
         }
     }
 
@@ -378,11 +383,8 @@ mod tests {
             output_audio_tokens: settle.billing.output_audio,
             billed_input_tokens: settle.billing.billed_input,
             billed_output_tokens: settle.billing.billed_output,
-            made_ids: {
-                let ids = settle.made_ids.iter().take(MAX_MADE);
-                ids.filter(|id| (1..=MAX_SMALL_TEXT).contains(&id.len())).cloned().collect()
-            },
-            made_ids_pass: settle.made_ids_pass && !settle.made_ids.is_empty(),
+            made_ids: open.made_ids,
+            made_ids_pass: open.made_ids_pass,
         }
     }
 
@@ -413,15 +415,21 @@ mod tests {
             agent_id: &texts[10],
             session_id: &texts[11],
             charges,
+            made_ids: &[],
+            made_ids_pass: false,
         }
     }
 
     proptest! {
         #[test]
-        fn an_open_decodes_to_itself(texts in texts(), numbers in any::<(i64, u64, bool)>()) {
+        fn an_open_decodes_to_itself(
+            texts in texts(),
+            numbers in any::<(i64, u64, bool)>(),
+            made in proptest::collection::vec("\\PC{0,300}", 0..4),
+        ) {
             let charge = ChargeRecord { quota_id: &texts[12], window_start_micros: numbers.0, amount: numbers.1 };
             let charges = [charge; 3];
-            let open = open_of(&texts, numbers, &charges);
+            let open = OpenRecord { made_ids: &made, made_ids_pass: numbers.2, ..open_of(&texts, numbers, &charges) };
             let mut out = Vec::new();
             open.encode(&mut out);
             prop_assert_eq!(decoded(&out), Kind::Open(wire_open(&open)));
@@ -443,7 +451,7 @@ mod tests {
                 .map(|(key_id, status, reason, millis)| AttemptRecord { key_id, status: *status, reason, millis: *millis })
                 .collect();
             let settle = SettleRecord {
-                open: open_of(&texts, numbers, &[]),
+                open: OpenRecord { made_ids: &made, made_ids_pass: numbers.2, ..open_of(&texts, numbers, &[]) },
                 outcome: &texts[12],
                 status_code: status,
                 error_code: &texts[13],
@@ -467,8 +475,6 @@ mod tests {
                     billed_input: counts[10],
                     billed_output: counts[11],
                 },
-                made_ids: &made,
-                made_ids_pass: numbers.2,
             };
             let mut out = Vec::new();
             settle.encode(&mut out);
@@ -485,15 +491,17 @@ mod tests {
         let charges = [ChargeRecord { quota_id: &long, window_start_micros: -1, amount: u64::MAX }; MAX_LISTED];
         let labels = vec![(long.clone(), long.clone()); MAX_LISTED * 2];
         let settle = SettleRecord {
-            open: open_of(&texts, (-1, u64::MAX, true), &charges),
+            open: OpenRecord {
+                made_ids: &vec!["x".repeat(MAX_SMALL_TEXT); 2 * MAX_MADE],
+                made_ids_pass: true,
+                ..open_of(&texts, (-1, u64::MAX, true), &charges)
+            },
             outcome: &long,
             error_code: &long,
             error_message: &long,
             usage_source: &long,
             tried: &tried,
             labels: &labels,
-            made_ids: &vec!["x".repeat(MAX_SMALL_TEXT); 2 * MAX_MADE],
-            made_ids_pass: true,
             ..SettleRecord::default()
         };
         let mut out = Vec::new();

@@ -6,6 +6,7 @@
 
 mod cancelled;
 mod connections;
+mod durable_ids;
 mod framing;
 mod full_spool;
 mod http2;

@@ -2,23 +2,20 @@
 
 use clawgate_control::domain::Domain;
 use clawgate_control::store::account_ids::{self, Maker, Place};
-use clawgate_control::store::usage_ingest::{EventRow, OpenRow};
+use clawgate_control::store::usage_ingest::OpenRow;
 
 const DAY: i64 = 24 * 3600 * 1_000_000;
 
-fn event(tenant_id: &str, bot: &str, key: &str, ids: &[&str], passes: bool) -> EventRow {
-    EventRow {
-        open: OpenRow {
-            tenant_id: tenant_id.to_owned(),
-            vendor: "openai".into(),
-            bot_id: bot.into(),
-            provider_key_id: key.into(),
-            created_at: 5,
-            ..OpenRow::default()
-        },
+fn exchange(tenant_id: &str, bot: &str, key: &str, ids: &[&str], passes: bool) -> OpenRow {
+    OpenRow {
+        tenant_id: tenant_id.to_owned(),
+        vendor: "openai".into(),
+        bot_id: bot.into(),
+        provider_key_id: key.into(),
+        created_at: 5,
         made_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
         made_ids_pass: passes,
-        ..EventRow::default()
+        ..OpenRow::default()
     }
 }
 
@@ -27,14 +24,14 @@ pub async fn makers(domain: &Domain, tenant_id: &str) {
     let mut tx = domain.db.begin().await.expect("begins");
     let many: Vec<String> = (0..75).map(|number| format!("file-{number}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let events = [
-        event(tenant_id, "bot_a", "key_1", &many, false),
-        event(tenant_id, "bot_a", "key_1", &["resp_1", "café 日本"], true),
-        event(tenant_id, "bot_b", "key_2", &["resp_2", "resp_1"], true),
-        event(tenant_id, "bot_b", "", &["nowhere"], true),
+    let exchanges = [
+        exchange(tenant_id, "bot_a", "key_1", &many, false),
+        exchange(tenant_id, "bot_a", "key_1", &["resp_1", "café 日本"], true),
+        exchange(tenant_id, "bot_b", "key_2", &["resp_2", "resp_1"], true),
+        exchange(tenant_id, "bot_b", "", &["nowhere"], true),
     ];
-    account_ids::insert(&mut tx, &events.iter().collect::<Vec<_>>(), 10).await.expect("inserts");
-    let late = event(tenant_id, "bot_c", "key_3", &["resp_2", "resp_3"], true);
+    account_ids::insert(&mut tx, &exchanges.iter().collect::<Vec<_>>(), 10).await.expect("inserts");
+    let late = exchange(tenant_id, "bot_c", "key_3", &["resp_2", "resp_3"], true);
     account_ids::insert(&mut tx, &[&late], 11).await.expect("inserts");
     account_ids::insert(&mut tx, &[], 11).await.expect("nothing to do");
 

@@ -42,6 +42,7 @@ fn event(tenant_id: &str, n: i64) -> EventRow {
             agent_id: format!("agent-{}", n % 2),
             session_id: "s".into(),
             reserved: vec![Charge { quota_id: "quo_1".into(), window_start: START, amount: n }],
+            ..OpenRow::default()
         },
         labels: r#"{"team":"x"}"#.into(),
         status_code: if n % 10 == 0 { 502 } else { 200 },
