@@ -14,18 +14,29 @@ use prost::Message as _;
 use crate::support::{Options, TOKEN, Vendor, services};
 
 const WHOLE: &str = r#"{"id":"resp_1","object":"response","output":[{"id":"msg_1"}],"usage":{"input_tokens":1,"output_tokens":1,"total_tokens":2}}"#;
-const BEGUN: &str = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\"}}\n\n";
-const ITEM: &str = "event: response.output_item.added\ndata: {\"type\":\"response.output_item.added\",\"item\":{\"id\":\"msg_1\"}}\n\n";
+const BEGUN: &str =
+    "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\"}}\n\n";
+const ENDED: &str = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"output\":[{\"id\":\"msg_1\"}],\"usage\":{\"input_tokens\":1,\"output_tokens\":1,\"total_tokens\":2}}}\n\n";
 
 /// A bot that looks into the node's spool whenever it is told something.
 struct Looking {
     spool: Arc<Spool>,
+    /// It reads while it comes: a stream, or a body whose length is known. Any
+    /// other body is there when it is finished.
+    reads_on: bool,
     told: String,
     /// Of which ids it was told.
     seen: BTreeSet<String>,
 }
 
 impl Looking {
+    fn look(&mut self) {
+        let named = ["resp_1", "msg_1"].into_iter().filter(|id| self.told.contains(&format!("\"id\":\"{id}\"")));
+        self.seen.extend(named.map(str::to_owned));
+        let written = self.written();
+        assert!(self.seen.is_subset(&written), "told of {:?}, but {written:?} is written down", self.seen);
+    }
+
     /// Ids that records of exchanges name which have not ended.
     fn written(&self) -> BTreeSet<String> {
         // Only what is on disk is read.
@@ -59,14 +70,14 @@ impl Downstream for Looking {
 
     async fn write_chunk(&mut self, chunk: Bytes) -> Result<(), Gone> {
         self.told.push_str(&String::from_utf8_lossy(&chunk));
-        let named = ["resp_1", "msg_1"].into_iter().filter(|id| self.told.contains(&format!("\"id\":\"{id}\"")));
-        self.seen.extend(named.map(str::to_owned));
-        let written = self.written();
-        assert!(self.seen.is_subset(&written), "told of {:?}, but {written:?} is written down", self.seen);
+        if self.reads_on {
+            self.look();
+        }
         Ok(())
     }
 
     async fn finish(&mut self) -> Result<(), Gone> {
+        self.look();
         Ok(())
     }
 
@@ -84,20 +95,18 @@ impl Downstream for Looking {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_is_written_down_before_its_bot_is_told() {
     let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
-    for answer in [
-        format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{WHOLE}", WHOLE.len()),
-        format!("content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk(WHOLE)),
-        format!(
-            "content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{}{}0\r\n\r\n",
-            chunk(BEGUN),
-            chunk(ITEM)
-        ),
+    let stream = format!("{}{}", chunk(BEGUN), chunk(ENDED));
+    for (reads_on, kind, body) in [
+        (true, "application/json", format!("content-length: {}\r\n\r\n{WHOLE}", WHOLE.len())),
+        (false, "application/json", format!("transfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk(WHOLE))),
+        (true, "text/event-stream", format!("transfer-encoding: chunked\r\n\r\n{stream}0\r\n\r\n")),
     ] {
-        let answer: &'static str = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{answer}").leak();
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: ";
+        let answer: &'static str = format!("{head}{kind}\r\n{body}").leak();
         let vendor = Vendor::fixed(answer).await;
         let dir = tempfile::tempdir().expect("a directory");
         let services = services(vendor.address, &Options::default(), dir.path());
-        let mut bot = Looking { spool: services.spool.clone(), told: String::new(), seen: BTreeSet::new() };
+        let mut bot = Looking { spool: services.spool.clone(), reads_on, told: String::new(), seen: BTreeSet::new() };
         run(&services, &mut bot).await;
         assert_eq!(bot.seen.len(), 2, "{}", bot.told);
     }
