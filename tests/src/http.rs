@@ -165,7 +165,14 @@ impl Connection {
     /// # Errors
     /// The peer refuses or does not answer.
     pub fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, IO_LIMIT)?;
+        Self::over(TcpStream::connect_timeout(&address, IO_LIMIT)?, address)
+    }
+
+    /// Uses a connected socket.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn over(stream: TcpStream, address: SocketAddr) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(IO_LIMIT))?;
         stream.set_write_timeout(Some(IO_LIMIT))?;

@@ -19,6 +19,7 @@ use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 
 use super::handover::inherited_listener;
+use super::pace::UNSENT;
 use super::sources::{SourceGate, SourcePolicy};
 use super::tls::{Tls, TlsFiles};
 use crate::limits::Pressure;
@@ -28,10 +29,6 @@ use crate::telemetry::Metrics;
 const READ_BUFFER: usize = 8 << 10;
 /// Write buffer of a connection.
 const WRITE_BUFFER: usize = 8 << 10;
-
-/// Of an answer, what a connection's kernel buffer takes beyond the client's
-/// window.
-const UNSENT: u32 = 64 << 10;
 
 /// A listener to be bound.
 #[derive(Clone, Debug)]

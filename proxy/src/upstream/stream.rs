@@ -4,6 +4,9 @@
 //! The library flushes after the head, which costs a packet, two trips through
 //! the network stack and a wake-up of the vendor for half a request. This
 //! wrapper takes that one flush as "the head is complete".
+//!
+//! It also reads less at a time than the library has room for: of an answer whose
+//! client does not read, each buffer on the way would be filled.
 
 use std::fmt;
 use std::io;
@@ -18,14 +21,17 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 
 /// What is copied behind a held head, in bytes; more is sent from where it is.
 const JOIN: usize = 16 << 10;
 
+/// What is read at a time.
+const READ: u64 = 12 << 10;
+
 /// See the module.
 pub(super) struct VendorStream {
-    inner: Stream,
+    inner: Take<Stream>,
     /// The next flush only ends the head.
     hold: bool,
     /// Written here and not yet to `inner`.
@@ -36,7 +42,7 @@ pub(super) struct VendorStream {
 
 impl VendorStream {
     pub(super) fn new(inner: Stream) -> Self {
-        Self { inner, hold: false, pending: Vec::new(), answered: false }
+        Self { inner: inner.take(READ), hold: false, pending: Vec::new(), answered: false }
     }
 
     /// A request begins; `held`: it has a body, and its head waits for it.
@@ -53,7 +59,7 @@ impl VendorStream {
     /// Writes what is pending, then `more`; says how much of `more` was taken.
     fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
         while !self.pending.is_empty() {
-            let inner = Pin::new(&mut self.inner);
+            let inner = Pin::new(self.inner.get_mut());
             let sent = if more.is_empty() {
                 ready!(inner.poll_write(cx, &self.pending))?
             } else {
@@ -68,7 +74,7 @@ impl VendorStream {
                 return Poll::Ready(Ok(sent - of_pending));
             }
         }
-        if more.is_empty() { Poll::Ready(Ok(0)) } else { Pin::new(&mut self.inner).poll_write(cx, more) }
+        if more.is_empty() { Poll::Ready(Ok(0)) } else { Pin::new(self.inner.get_mut()).poll_write(cx, more) }
     }
 }
 
@@ -82,6 +88,7 @@ impl fmt::Debug for VendorStream {
 impl AsyncRead for VendorStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        self.inner.set_limit(READ);
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         self.answered |= buf.filled().len() > before;
         Poll::Ready(Ok(()))
@@ -103,45 +110,45 @@ impl AsyncWrite for VendorStream {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_send(cx, &[]))?;
-        Pin::new(&mut self.inner).poll_flush(cx)
+        Pin::new(self.inner.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        Pin::new(self.inner.get_mut()).poll_shutdown(cx)
     }
 }
 
 #[async_trait]
 impl Shutdown for VendorStream {
     async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
+        self.inner.get_mut().shutdown().await;
     }
 }
 
 #[async_trait]
 impl Peek for VendorStream {
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        self.inner.try_peek(buf).await
+        self.inner.get_mut().try_peek(buf).await
     }
 }
 
 impl UniqueID for VendorStream {
     fn id(&self) -> UniqueIDType {
-        self.inner.id()
+        self.inner.get_ref().id()
     }
 }
 
 impl Ssl for VendorStream {
     fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
+        self.inner.get_ref().get_ssl()
     }
 
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
+        self.inner.get_ref().get_ssl_digest()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
+        self.inner.get_ref().selected_alpn_proto()
     }
 }
 
@@ -161,7 +168,7 @@ impl GetProxyDigest for VendorStream {
 
 impl GetSocketDigest for VendorStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
+        self.inner.get_ref().get_socket_digest()
     }
 }
 

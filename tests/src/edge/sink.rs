@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 /// One that runs until the test ends.
 #[derive(Clone, Debug)]
 pub struct Sink {
@@ -89,6 +91,9 @@ impl Sink {
     }
 }
 
+/// The send buffer of each of its connections.
+const SENDS: usize = 64 << 10;
+
 /// A vendor whose answers go on for ever, as fast as they are taken.
 #[derive(Clone, Debug)]
 pub struct Endless {
@@ -128,6 +133,8 @@ impl Endless {
     }
 
     fn serve(&self, mut stream: TcpStream) {
+        // What waits in its own kernel was taken by nobody.
+        let _ = setsockopt(&stream, sockopt::SndBuf, &SENDS);
         let mut bytes = Vec::new();
         while !bytes.windows(4).any(|w| w == b"\r\n\r\n") {
             if !fill(&mut stream, &mut bytes) {
