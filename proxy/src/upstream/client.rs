@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clawgate_shared::origin::Origin;
+use http::header::UPGRADE;
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use pingora_core::connectors::TransportConnector;
 use pingora_core::protocols::http::v1::client::HttpSession;
@@ -267,6 +268,7 @@ impl Client {
         out: Outgoing,
     ) -> Result<Answer, Broken> {
         let Outgoing { method, uri, headers, body } = out;
+        let switches = headers.contains_key(UPGRADE);
         let mut parts = http::Request::new(()).into_parts().0;
         (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, Version::HTTP_11, headers);
         let head = Box::new(RequestHeader::from(parts));
@@ -282,7 +284,7 @@ impl Client {
         let Ok(written) = timeout(self.timeouts.write, write).await else { return Err(Broken::late()) };
         let sent = Instant::now();
         // A vendor may answer (413, say) and stop reading: the answer counts.
-        let read = timeout(self.timeouts.head, read_head(&mut session)).await;
+        let read = timeout(self.timeouts.head, read_head(&mut session, switches)).await;
         match (read, written) {
             (Ok(Ok((status, headers))), _) => {
                 let (address, idle, ahead) = (address.clone(), self.timeouts.idle, VecDeque::new());
@@ -310,12 +312,16 @@ impl Client {
     }
 }
 
-async fn read_head(session: &mut HttpSession) -> Result<(StatusCode, HeaderMap), Box<Error>> {
+/// `switches`: the request asked for another protocol. Nobody else may be given
+/// one: what client and vendor said from then on would be unknown.
+async fn read_head(session: &mut HttpSession, switches: bool) -> Result<(StatusCode, HeaderMap), Box<Error>> {
     for _ in 0..MAX_INFORMATIONAL {
         session.read_response().await?;
-        if let Some(head) = session.resp_header()
-            && (!head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
-        {
+        let Some(head) = session.resp_header() else { continue };
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !switches {
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "a switch of protocols that nobody asked for");
+        }
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok((head.status, head.headers.clone()));
         }
     }

@@ -3,7 +3,9 @@
 //! Invariant: everything here writes and reads raw bytes; no library repairs
 //! what a test means to break.
 
+pub mod authority;
 pub mod backends;
+pub mod faulty;
 pub mod frames;
 pub mod payloads;
 pub mod sink;
