@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use clawgate_tests::config::verify;
+use clawgate_tests::edge::usage::many_files;
 use clawgate_tests::http::{Connection, Request};
 use clawgate_tests::stack::{Stack, chat_body};
 use clawgate_tests::wait::until;
@@ -47,6 +49,8 @@ fn a_stream_under_way_is_finished_and_counted() {
     assert_eq!(status.code(), Some(0));
     assert!(ended.elapsed() < Duration::from_secs(2), "lingered {:?} after the stream", ended.elapsed());
 
+    // What the node could not send in its last moments it keeps.
+    stack.node.start();
     let rows = stack.rest().usage_rows("worker", 1);
     let row = rows.iter().find(|r| r["stream"] == true).expect("a row of the stream");
     assert_eq!((row["outcome"].as_str(), row["output_tokens"].as_u64()), (Some("ok"), Some(40)), "{row}");
@@ -59,7 +63,7 @@ fn a_request_that_comes_late_is_sent_elsewhere() {
     let slow = Request::post("/v1/openai/chat/completions", &chat_body(true))
         .bearer(&bot.token)
         .header("x-mock-tps", "20")
-        .header("x-mock-tokens", "60");
+        .header("x-mock-tokens", "160");
     let mut stream = Connection::open(stack.data()).expect("connected");
     stream.send(&slow).expect("sent");
     assert_eq!(stream.head("POST").expect("head").status, 200);
@@ -81,4 +85,50 @@ fn a_request_that_comes_late_is_sent_elsewhere() {
     while stream.piece().expect("the stream goes on").is_some() {}
     let (status, _) = stack.node.process().wait();
     assert_eq!(status.code(), Some(0));
+}
+
+/// H2: whoever is being served is served to the end, however many they are.
+#[test]
+fn a_crowd_of_streams_is_finished_and_counted() {
+    many_files();
+    let count = if verify() { 1000 } else { 200 };
+    let mut stack = Stack::start();
+    let bot = stack.ordinary("sk-crowd", "crowd");
+    let slow = Request::post("/v1/openai/chat/completions", &chat_body(true))
+        .bearer(&bot.token)
+        .header("x-mock-tps", "10")
+        .header("x-mock-tokens", "80");
+    let mut streams: Vec<Connection> = (0..count)
+        .map(|_| {
+            let mut stream = Connection::open(stack.data()).expect("connected");
+            stream.send(&slow).expect("sent");
+            stream
+        })
+        .collect();
+    for stream in &mut streams {
+        assert_eq!(stream.head("POST").expect("head").status, 200);
+        assert!(stream.piece().expect("a piece").is_some());
+    }
+    let data = stack.data();
+    let told = Instant::now();
+    stack.node.process().signal(Signal::SIGTERM);
+    until("new connections to be refused", Duration::from_secs(3), || Connection::open(data).is_err().then_some(()));
+    let refused = told.elapsed();
+    for stream in &mut streams {
+        let mut text = Vec::new();
+        while let Some(piece) = stream.piece().expect("the stream goes on") {
+            text.extend(piece);
+        }
+        assert!(String::from_utf8_lossy(&text).ends_with("data: [DONE]\n\n"));
+    }
+    let (status, _) = stack.node.process().wait();
+    assert_eq!(status.code(), Some(0));
+    println!(
+        "H2: new connections refused after {refused:?}; {count} streams finished, gone after {:?}",
+        told.elapsed()
+    );
+    stack.node.start();
+    let rows = stack.rest().usage_rows("crowd", count);
+    let whole = |row: &&serde_json::Value| row["outcome"] == "ok" && row["output_tokens"] == 80;
+    assert_eq!((rows.len(), rows.iter().filter(whole).count()), (count, count));
 }

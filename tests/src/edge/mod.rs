@@ -7,6 +7,7 @@ pub mod authority;
 pub mod backends;
 pub mod faulty;
 pub mod frames;
+pub mod huge;
 pub mod payloads;
 pub mod sink;
 pub mod tls;
