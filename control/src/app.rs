@@ -116,7 +116,8 @@ async fn start(
             ("gRPC listener", served.map_err(|error| error.to_string()))
         });
     }
-    start::spawn(parts, "jobs", jobs::run(db.clone(), config.usage_retention_days, stop.clone()));
+    let learning_until = fleet.learning_until();
+    start::spawn(parts, "jobs", jobs::run(db.clone(), config.usage_retention_days, learning_until, stop.clone()));
 
     metrics.watch(fleet.clone(), db.clone());
     let app = App::new(Parts { domain, fleet, public_url: config.public_url.clone(), bootstrap: token });

@@ -157,6 +157,12 @@ impl Fleet {
         }))
     }
 
+    /// See [`Quotas::learning_until`].
+    #[must_use]
+    pub const fn learning_until(&self) -> i64 {
+        self.quotas.learning_until
+    }
+
     /// Starts the background tasks; they end when `stop` is true.
     pub fn start(self: &Arc<Self>, stop: watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
         let (publishing, writing, pricing) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));

@@ -34,8 +34,8 @@ const FIRST: Duration = Duration::from_secs(60);
 const RECONCILE_HOURS: i64 = 26;
 
 /// Runs every job at its times until `stop` is true; `retention_days` as in
-/// [`retention::run`].
-pub async fn run(db: Db, retention_days: u32, stop: watch::Receiver<bool>) {
+/// [`retention::run`], `learning_until` as in [`quota::learning`].
+pub async fn run(db: Db, retention_days: u32, learning_until: i64, stop: watch::Receiver<bool>) {
     // What may take minutes is beside the rest, and ends in the middle: each of
     // its transactions is whole in itself.
     let mut stopped = stop.clone();
@@ -45,7 +45,7 @@ pub async fn run(db: Db, retention_days: u32, stop: watch::Receiver<bool>) {
             _ = stopped.wait_for(|stop| *stop) => {}
         }
     };
-    tokio::join!(short(&db, stop), long);
+    tokio::join!(short(&db, learning_until, stop), long);
 }
 
 fn every(period: Duration) -> Interval {
@@ -54,7 +54,7 @@ fn every(period: Duration) -> Interval {
     timer
 }
 
-async fn short(db: &Db, mut stop: watch::Receiver<bool>) {
+async fn short(db: &Db, learning_until: i64, mut stop: watch::Receiver<bool>) {
     let (mut purge, mut reconcile, mut leases) = (every(PURGE), every(RECONCILE), every(LEASES));
     let mut hold_clock = HoldClock::new(clock::now_micros(), clock::boot_micros());
     while !*stop.borrow() {
@@ -62,7 +62,7 @@ async fn short(db: &Db, mut stop: watch::Receiver<bool>) {
             _ = purge.tick() => report("purge", purge::run(db, clock::now_micros()).await),
             _ = leases.tick() => {
                 let now = hold_clock.now(clock::now_micros(), clock::boot_micros());
-                report("leases", quota::end::expire(db, now).await);
+                report("leases", quota::end::expire(db, learning_until, now).await);
             }
             _ = reconcile.tick() => {
                 let from = clock::now_micros() - RECONCILE_HOURS * crate::ingest::rollup::HOUR;

@@ -13,12 +13,15 @@ use crate::store::{Conn, Db, StoreError};
 const BATCH: i64 = 500;
 
 /// Takes back what is left of leases whose time has passed: as if their nodes
-/// had returned it, which is what those are told when they come back. How many
-/// leases.
+/// had returned it, which is what those are told when they come back. None before
+/// `learning_until` (see [`super::learning`]). How many leases.
 ///
 /// # Errors
 /// As the database answers; what was done before stays.
-pub async fn expire(db: &Db, now: i64) -> Result<usize, StoreError> {
+pub async fn expire(db: &Db, learning_until: i64, now: i64) -> Result<usize, StoreError> {
+    if !knows_times(learning_until, now) {
+        return Ok(0);
+    }
     let mut count = 0;
     loop {
         let mut tx = db.begin().await?;
@@ -53,7 +56,14 @@ pub async fn epoch(conn: &mut Conn, holder: Holder<'_>) -> Result<(), StoreError
     }
 }
 
-/// What locks the windows of leases, in order. Pure; so for all below.
+/// Whether the times of leases are what their nodes go by: a restored database
+/// has forgotten when they were named last. Pure; so for all below.
+#[must_use]
+pub const fn knows_times(learning_until: i64, now: i64) -> bool {
+    now >= learning_until
+}
+
+/// What locks the windows of leases, in order.
 #[must_use]
 pub fn locks(rows: &[LeaseRow]) -> Vec<WindowChange> {
     let keys: BTreeSet<&WindowKey> = rows.iter().map(|row| &row.key).collect();

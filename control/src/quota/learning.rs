@@ -1,6 +1,7 @@
 //! After a database was restored from a backup, nodes hold leases that it does
 //! not know. For one hold time only half of what remains is granted at a time,
-//! while nodes name what they hold and it is adopted.
+//! while nodes name what they hold and it is adopted. Of leases that it does know
+//! it has forgotten when they were named last: none is taken back in that time.
 
 use super::HOLD;
 use crate::store::{Db, StoreError, revisions, settings};

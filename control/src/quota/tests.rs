@@ -217,7 +217,7 @@ async fn a_node_whose_lease_was_overdrawn_gets_what_it_asks_for() {
     node.one(ask(&quota, 0, 0, 400, 100), NOON).await;
     // Nothing is heard of it for a hold time; then what it had used arrives.
     let later = NOON + HOLD + 120 * SECOND;
-    assert_eq!(end::expire(house.db(), later).await.expect("runs"), 1);
+    assert_eq!(end::expire(house.db(), 0, later).await.expect("runs"), 1);
     node.settles(vec![settle(300, vec![charge(&quota, 300)])]).await;
     assert_eq!(house.ledger(&quota).await, (300, 0));
     let answer = node.one(ask(&quota, 400, 100, 5, 5), later).await;
@@ -318,9 +318,9 @@ async fn a_lease_whose_time_has_passed_is_taken_back() {
     node.settles(vec![settle(100, vec![charge(&quota, 100)])]).await;
     let later = NOON + 10 * 60 * SECOND;
     node.one(ask(&quota, 800, 0, 0, 0), later).await;
-    assert_eq!(end::expire(house.db(), NOON + HOLD + 60 * SECOND).await.expect("runs"), 0, "it was named since");
-    assert_eq!(end::expire(house.db(), later + HOLD - 1).await.expect("runs"), 0);
-    assert_eq!(end::expire(house.db(), later + HOLD + 61 * SECOND).await.expect("runs"), 1);
+    assert_eq!(end::expire(house.db(), 0, NOON + HOLD + 60 * SECOND).await.expect("runs"), 0, "it was named since");
+    assert_eq!(end::expire(house.db(), 0, later + HOLD - 1).await.expect("runs"), 0);
+    assert_eq!(end::expire(house.db(), 0, later + HOLD + 61 * SECOND).await.expect("runs"), 1);
     assert_eq!(house.ledger(&quota).await, (100, 0));
     // What was under way settles all the same, and the node is told.
     node.settles(vec![settle(50, vec![charge(&quota, 50)])]).await;
@@ -499,4 +499,30 @@ async fn thousands_of_claims_are_one_call() {
     assert_eq!(first, again);
     let mut conn = house.db().read().await.expect("reads");
     assert_eq!(quota_leases::of(&mut conn, node.holder(), 5000).await.expect("reads").len(), 2000);
+}
+
+/// Its node may have named it since: what is taken back too soon is given to
+/// others while the node goes on with it.
+#[tokio::test]
+async fn a_restored_lease_that_looks_over_is_not_taken_back_while_nodes_are_learnt_of() {
+    let mut house = House::new().await;
+    let quota = house.tokens(693).await;
+    house.node('a').one(ask(&quota, 0, 0, 370, 74), NOON).await;
+    assert_eq!(learning::begin(house.db(), NOON).await.expect("reads"), 0);
+    // Long after that the database is put back to here. Meanwhile the node has
+    // returned 784 of 1,153.
+    let mut tx = house.db().begin().await.expect("begins");
+    revisions::next_generation(&mut tx).await.expect("is restored");
+    tx.commit().await.expect("commits");
+    let later = NOON + 2 * HOLD;
+    let until = learning::begin(house.db(), later).await.expect("reads");
+    house.quotas.learning_until = until;
+    let (one, two) = (house.node('a'), house.node('b'));
+    assert_eq!(end::expire(house.db(), until, later + 1).await.expect("runs"), 0);
+    two.one(ask(&quota, 0, 0, 323, 10), later + 1).await;
+    let answer = one.one(ask(&quota, 1153, 784, 0, 0), later + 2).await;
+    assert_eq!((answer.granted, answer.returned), (1153, 784));
+    assert!(answer.outstanding <= 693, "{answer:?}");
+    assert_eq!(end::expire(house.db(), until, later + HOLD).await.expect("runs"), 0, "it was named since");
+    assert_eq!(end::expire(house.db(), until, later + 2 * HOLD).await.expect("runs"), 2);
 }

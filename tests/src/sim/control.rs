@@ -187,8 +187,9 @@ impl Control {
     /// As `quota::end::expire`.
     fn expire(&mut self, env: &mut Env) -> Result<(), Broken> {
         let now = self.clock(env.now);
+        let learning_until = self.process.as_ref().map_or(0, |process| process.quotas.learning_until);
         let found = self.tables.expired(now);
-        if found.is_empty() {
+        if found.is_empty() || !end::knows_times(learning_until, now) {
             return Ok(());
         }
         let mut tx = self.tables.clone();

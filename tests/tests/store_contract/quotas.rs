@@ -123,8 +123,8 @@ async fn leases(domain: &Domain, tenant_id: &str, quota: &str, used: i64) {
     let much = call(ask(quota, 1000, 100, 200_000, 10), now).await;
     assert_eq!(much.granted, 1000 + 100_500 - used - 900, "all there is");
     assert_eq!(call(ask(quota, much.granted, 100, 1, 1), now).await.granted, much.granted, "and no more");
-    assert_eq!(end::expire(db, now + HOLD - 1).await.expect("runs"), 0);
-    assert_eq!(end::expire(db, now + HOLD + 60_000_001).await.expect("runs"), 1);
+    assert_eq!(end::expire(db, 0, now + HOLD - 1).await.expect("runs"), 0);
+    assert_eq!(end::expire(db, 0, now + HOLD + 60_000_001).await.expect("runs"), 1);
     let answer = call(ask(quota, much.granted, 100, 0, 0), now).await;
     assert_eq!(seen(&answer), (much.granted, much.granted - 400, 400, 0));
 
