@@ -116,6 +116,11 @@ impl Front {
         Some(Admitted { _place: place, _with_source: with_source, metrics })
     }
 
+    /// On the heap: it is rare.
+    async fn refuse(&self, session: ServerSession, problem: HeadProblem) {
+        Box::pin(self.gateway.refuse_head(session, problem)).await;
+    }
+
     async fn serve_http1(&self, mut stream: Stream, fresh: Fresh<'_>, mut shutdown: ShutdownWatch) {
         let mut prefix = BytesMut::new();
         let mut wait = FIRST_BYTE;
@@ -149,8 +154,8 @@ impl Front {
             match read {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return,
-                Ok(Err(fault)) => return self.gateway.refuse_head(session, HeadProblem::from(fault)).await,
-                Err(_) => return self.gateway.refuse_head(session, HeadProblem::Slow).await,
+                Ok(Err(fault)) => return self.refuse(session, HeadProblem::from(fault)).await,
+                Err(_) => return self.refuse(session, HeadProblem::Slow).await,
             }
             session.set_pipelined_prefix(std::mem::take(&mut prefix));
             session.set_pipelining_enabled(true);
@@ -159,11 +164,13 @@ impl Front {
             match timeout(HEAD, session.read_request()).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return,
-                Ok(Err(error)) => return self.gateway.refuse_head(session, HeadProblem::of(&error)).await,
-                Err(_) => return self.gateway.refuse_head(session, HeadProblem::Slow).await,
+                Ok(Err(error)) => return self.refuse(session, HeadProblem::of(&error)).await,
+                Err(_) => return self.refuse(session, HeadProblem::Slow).await,
             }
             let stopping = *shutdown.borrow();
-            let Some(reusable) = self.gateway.serve(session, stopping, fresh.is_none()).await.reusable else { return };
+            // On the heap for as long as it takes: an idle connection does without.
+            let served = Box::pin(self.gateway.serve(session, stopping, fresh.is_none())).await;
+            let Some(reusable) = served.reusable else { return };
             drop(fresh.take());
             let (next, rest) = reusable.into_parts();
             stream = next;
