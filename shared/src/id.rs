@@ -64,7 +64,9 @@ impl Kind {
 /// A new id.
 #[must_use]
 pub fn new(kind: Kind) -> String {
-    format!("{}{}", kind.prefix(), Uuid::now_v7().simple())
+    let mut digits = Uuid::encode_buffer();
+    let digits = Uuid::now_v7().simple().encode_lower(&mut digits);
+    [kind.prefix(), digits].concat()
 }
 
 #[cfg(test)]

@@ -107,11 +107,13 @@ pub(crate) async fn run(args: UpArgs, place: &Place) -> Result<(), Failure> {
     outcome
 }
 
-/// The node's allocator gives freed memory back to the system at once: each
-/// change of the configuration leaves a few megabytes behind, and an idle node
-/// would keep them. It reads this before the program's first instruction, so
-/// that no flag of the node could say it.
-const RETURN_MEMORY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
+/// The node's allocator gives freed memory back to the system after so many
+/// milliseconds: each change of the configuration leaves a few megabytes behind,
+/// and an idle node would keep them. At once would be too soon: what is freed
+/// under load is taken again, page by page. Huge pages hold some more megabytes
+/// that an idle node never asked for. It reads these before the program's first
+/// instruction, so that no flag of the node could say them.
+const FRUGAL: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "250"), ("MIMALLOC_ALLOW_THP", "0")];
 
 /// Both children's configuration, with every error of both.
 fn resolve(args: &UpArgs, place: &Place) -> Result<(ControlConfig, ProxyConfig), Failure> {
@@ -219,7 +221,7 @@ impl Family {
         self.spawn("control", control_args, &[], url.into_iter().collect(), DRAIN_CAP)?;
         let console = self.address("control", "console").await?;
         let mock = if args.demo { Some(self.start_mock().await?) } else { None };
-        let with = vec![(RETURN_MEMORY.0, RETURN_MEMORY.1.to_owned())];
+        let with = FRUGAL.map(|(name, value)| (name, value.to_owned())).into();
         self.spawn("proxy", args.proxy.to_args(), CONTROL_SECRETS, with, proxy.grace + DRAIN_CAP)?;
         let data_plane = self.address("proxy", "data").await?;
         let node_admin = self.address("proxy", "admin").await?;

@@ -233,7 +233,7 @@ async fn write(
     usage_ingest::insert_opens(tx, shard, &plan.opens).await?;
     account_ids::insert(tx, &plan.opens.iter().collect::<Vec<_>>(), now).await?;
     let earlier: Vec<&str> = plan.settles_of_earlier.iter().map(String::as_str).collect();
-    usage_ingest::delete_opens(tx, &earlier).await?;
+    usage_ingest::delete_opens_if_any(tx, &earlier).await?;
     let mut fresh = vec![add(tx, with, shard, &plan.events, now, &mut accepted).await?];
     if plan.ended.is_some() {
         loop {

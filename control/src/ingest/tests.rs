@@ -143,6 +143,23 @@ async fn whatever_order_batches_come_in_each_exchange_counts_once() {
 }
 
 #[tokio::test]
+async fn few_that_are_open_end_among_many_that_never_were() {
+    let plane = Plane::new().await;
+    let node = Shipper { db: &plane.db, rollout: &Rollout::default(), instance: "a", epoch: 1 };
+    let ids: Vec<String> = (0..40).map(|_| id::new(id::Kind::Exchange)).collect();
+    let opens: Vec<_> = ids[..3].iter().map(|id| open(id, 100)).collect();
+    node.ship(0, &opens).await.expect("taken");
+    assert_eq!(totals(&plane.db).await, (0, 0, 0, 3));
+    // Two of three end; the opens of all others were emptied on their way.
+    let settles: Vec<_> = ids[1..].iter().map(|id| settle(id, 1)).collect();
+    node.ship(3, &settles).await.expect("taken");
+    assert_eq!(totals(&plane.db).await, (39, 0, 39 * 2, 1));
+    // No more end than are open.
+    node.ship(42, &[settle(&ids[0], 1)]).await.expect("taken");
+    assert_eq!(totals(&plane.db).await, (40, 0, 40 * 2, 0));
+}
+
+#[tokio::test]
 async fn a_batch_that_was_not_committed_is_as_if_it_had_never_come() {
     let plane = Plane::new().await;
     let (records, tokens) = log(70);

@@ -28,8 +28,15 @@ const NUMBERS: [bool; 24] = [
 const SELECT_PLACE: &str = "SELECT o.node_id, o.epoch, o.shard, e.position FROM usage_events e \
     JOIN usage_origins o ON o.id = e.origin_id WHERE e.exchange_id = $1";
 
+/// Of SQLite. An error undoes the whole transaction, so that the statement need
+/// not be undone by itself: to be able to do that, every page it touches would be
+/// copied first (`OR ABORT`, which is what is meant without a word).
 static ROWS: LazyLock<Statements> = LazyLock::new(|| {
-    Statements::new(&format!("INSERT INTO usage_events ({COLUMNS}) VALUES "), NUMBERS.len(), " ON CONFLICT DO NOTHING")
+    Statements::new(
+        &format!("INSERT OR FAIL INTO usage_events ({COLUMNS}) VALUES "),
+        NUMBERS.len(),
+        " ON CONFLICT DO NOTHING",
+    )
 });
 static ARRAYS: LazyLock<Arc<str>> = LazyLock::new(|| {
     let arrays: Vec<String> = (1..)

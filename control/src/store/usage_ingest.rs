@@ -6,6 +6,7 @@
 //! are plain `?`: it searches `$n` names one by one, so that time grew with the
 //! square of their number (64 rows at a time were 30 times slower than 8).
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use clawgate_shared::usage::Billing;
@@ -155,6 +156,7 @@ const SELECT_OPENS: &str = "SELECT exchange_id, position, created_at, tenant_id,
     FROM usage_open WHERE node_id = $1 AND epoch = $2 AND shard = $3 ORDER BY position LIMIT $4";
 const SELECT_OLD_OPENS: &str =
     "SELECT exchange_id FROM usage_open WHERE created_at < $1 AND exchange_id > $2 ORDER BY exchange_id LIMIT $3";
+const SELECT_SOME_OPENS: &str = "SELECT exchange_id FROM usage_open LIMIT $1";
 const SELECT_EVENT: &str = "SELECT COUNT(*) AS n FROM usage_events WHERE exchange_id = $1";
 
 static INSERT_OPENS: LazyLock<Statements> = LazyLock::new(|| {
@@ -393,6 +395,23 @@ pub async fn delete_opens(conn: &mut AnyConnection, exchange_ids: &[&str]) -> Re
         run.iter().fold(query(sql), |query, id| query.bind((*id).to_owned())).execute(&mut *conn).await?;
     }
     Ok(())
+}
+
+/// The same, for exchanges of which few are open: most begin and end in one
+/// batch and were never written as open. All that are open are looked at, when
+/// they are fewer than those that may be.
+///
+/// # Errors
+/// See [`lock_cursor`].
+pub async fn delete_opens_if_any(conn: &mut AnyConnection, exchange_ids: &[&str]) -> Result<(), StoreError> {
+    let most = i64::try_from(exchange_ids.len()).unwrap_or(i64::MAX);
+    let open = sqlx::query(SELECT_SOME_OPENS).bind(most).fetch_all(&mut *conn).await?;
+    if open.len() >= exchange_ids.len() {
+        return delete_opens(conn, exchange_ids).await;
+    }
+    let open = open.iter().map(|row| row.text("exchange_id")).collect::<Result<HashSet<_>, _>>()?;
+    let ended: Vec<&str> = exchange_ids.iter().copied().filter(|id| open.contains(*id)).collect();
+    delete_opens(conn, &ended).await
 }
 
 /// Clean-up: open exchanges from before `before` that have an event after all.

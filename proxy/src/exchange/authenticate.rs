@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use clawgate_shared::clock;
 use clawgate_shared::token::{self, TokenHash, TokenKind};
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, HeaderName};
 
 use super::receive::Received;
 use super::reject::Refusal;
@@ -14,6 +14,14 @@ use crate::wire::error::Code;
 
 /// The subprotocol prefix under which a browser's WebSocket sends a key.
 const WEBSOCKET_CARRIER: &str = "openai-insecure-api-key.";
+
+/// Where SDKs put a key when it is no bearer token. Names are made once: to read
+/// one from text costs more than to look for it.
+static KEY_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("api-key"),
+];
 
 /// Who calls, and with what.
 #[derive(Debug)]
@@ -88,7 +96,7 @@ fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Result<&'a s
             offer(rest.trim())?;
         }
     }
-    for name in ["x-api-key", "x-goog-api-key", "api-key"] {
+    for name in &KEY_HEADERS {
         for value in headers.get_all(name) {
             let text = value.to_str().unwrap_or("").trim();
             if !text.is_empty() {
@@ -96,7 +104,7 @@ fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Result<&'a s
             }
         }
     }
-    for value in headers.get_all("sec-websocket-protocol") {
+    for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
         for protocol in value.to_str().unwrap_or("").split(',') {
             if let Some(text) = protocol.trim().strip_prefix(WEBSOCKET_CARRIER) {
                 offer(text)?;

@@ -39,7 +39,7 @@ mod within;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::accounts::Makers;
 use crate::limits::{Gates, Learned, Level, Pressure, Slices};
@@ -60,6 +60,8 @@ use authenticate::Caller;
 use local::Page;
 use receive::Wanted;
 use record::Facts;
+
+static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What exchanges share.
 pub struct Services {
@@ -157,7 +159,7 @@ pub async fn run<D: Downstream>(services: &Services, down: &mut D) {
     let (_place, admitted) = services.inflight.enter();
     let head = down.take_head();
     let mut facts = Facts::begin(&head.method, head.uri.path(), &head.headers);
-    facts.trace = services.traces.begin(head.headers.get_all("traceparent").iter().map(HeaderValue::as_bytes));
+    facts.trace = services.traces.begin(head.headers.get_all(&TRACE_PARENT).iter().map(HeaderValue::as_bytes));
     let mut settlement = Settlement::new(services, facts);
     let ended = stages(services, &mut settlement, head, down, admitted).await;
     match ended {

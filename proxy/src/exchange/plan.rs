@@ -1,7 +1,7 @@
 //! Which keys are tried, in which order.
 
 use clawgate_shared::clock;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::record::Facts;
 use super::reject::Refusal;
@@ -10,6 +10,7 @@ use crate::routing::{Ask, NoneLeft, Ordered, required_tags};
 use crate::snapshot::Bot;
 use crate::wire::error::{Code, KeyReason};
 
+static TAG: HeaderName = HeaderName::from_static("x-clawgate-tag");
 /// Longest `x-clawgate-tag` list.
 const MAX_TAGS: usize = 16;
 /// Clients sleep for whatever they are told; this is the most, in seconds.
@@ -75,7 +76,7 @@ pub fn has_keys(bot: &Bot, vendor: &str, model: &str, headers: &HeaderMap, facts
 }
 
 fn wanted_tags(headers: &HeaderMap) -> Vec<String> {
-    headers.get("x-clawgate-tag").map(|v| required_tags(v.to_str().unwrap_or(""))).unwrap_or_default()
+    headers.get(&TAG).map(|v| required_tags(v.to_str().unwrap_or(""))).unwrap_or_default()
 }
 
 fn ask<'a>(bot: &'a Bot, tags: &'a [String], model: &'a str, facts: &'a Facts) -> Ask<'a> {

@@ -18,6 +18,23 @@ use crate::telemetry::Trace;
 /// Longest id a client may give a request.
 const MAX_CLIENT_ID: usize = 128;
 
+// Names are made once: to read one from text costs more than to look for it.
+static CLIENT_REQUEST: [HeaderName; 1] = [HeaderName::from_static("x-request-id")];
+static AGENT: [HeaderName; 4] = [
+    HeaderName::from_static("x-clawgate-agent"),
+    HeaderName::from_static("x-clawrouter-agent-id"),
+    HeaderName::from_static("x-clawrouter-parent-agent-id"),
+    HeaderName::from_static("x-clawrouter-client"),
+];
+static SESSION: [HeaderName; 2] =
+    [HeaderName::from_static("x-clawgate-session"), HeaderName::from_static("x-clawrouter-session-id")];
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-clawgate-request-id");
+const KEY: HeaderName = HeaderName::from_static("x-clawgate-key");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-clawgate-attempts");
+const MAX_TOKENS: HeaderName = HeaderName::from_static("x-clawgate-max-tokens");
+const CONFIG: HeaderName = HeaderName::from_static("x-clawgate-config");
+
 /// One try with one key.
 #[derive(Debug)]
 pub struct Tried {
@@ -72,23 +89,21 @@ impl Facts {
     /// Begins the record of a request.
     #[must_use]
     pub fn begin(method: &Method, path: &str, headers: &HeaderMap) -> Self {
-        let text = |names: &[&str]| {
-            let value = names.iter().find_map(|name| headers.get(*name)).and_then(|v| v.to_str().ok());
+        let text = |names: &[HeaderName]| {
+            let value = names.iter().find_map(|name| headers.get(name)).and_then(|v| v.to_str().ok());
             masked(value.filter(|text| text.len() <= MAX_CLIENT_ID).unwrap_or("")).into_owned()
         };
+        // Most requests have none of the headers that only our own clients send.
+        let ours = headers.keys().any(|name| name.as_str().starts_with("x-claw"));
+        let told = |names: &[HeaderName]| if ours { text(names) } else { String::new() };
         Self {
             id: id::new(id::Kind::Exchange),
             at_micros: clock::now_micros(),
             method: method.clone(),
             path: masked(path).into_owned(),
-            client_request_id: text(&["x-request-id"]),
-            agent_id: text(&[
-                "x-clawgate-agent",
-                "x-clawrouter-agent-id",
-                "x-clawrouter-parent-agent-id",
-                "x-clawrouter-client",
-            ]),
-            session_id: text(&["x-clawgate-session", "x-clawrouter-session-id"]),
+            client_request_id: text(&CLIENT_REQUEST),
+            agent_id: told(&AGENT),
+            session_id: told(&SESSION),
             ..Self::none()
         }
     }
@@ -168,19 +183,19 @@ impl Facts {
             pass::stamp(bot, self.dialect, headers);
         }
         if let Ok(id) = HeaderValue::from_str(&self.id) {
-            headers.insert(HeaderName::from_static("x-clawgate-request-id"), id);
+            headers.insert(REQUEST_ID, id);
         }
         if let Some((_, key)) = &self.key {
-            headers.insert(HeaderName::from_static("x-clawgate-key"), key.clone());
+            headers.insert(KEY, key.clone());
         }
         if !self.tried.is_empty() {
-            headers.insert(HeaderName::from_static("x-clawgate-attempts"), HeaderValue::from(self.tried.len()));
+            headers.insert(ATTEMPTS, HeaderValue::from(self.tried.len()));
         }
         if let Some(tokens) = self.max_tokens {
-            headers.insert(HeaderName::from_static("x-clawgate-max-tokens"), HeaderValue::from(tokens));
+            headers.insert(MAX_TOKENS, HeaderValue::from(tokens));
         }
         if let Some(config) = &self.config_header {
-            headers.insert(HeaderName::from_static("x-clawgate-config"), config.clone());
+            headers.insert(CONFIG, config.clone());
         }
     }
 

@@ -30,7 +30,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// coming. The larger a batch, the cheaper each of its records: an exchange
 /// that begins and ends in one batch is never written as open, sums of one bot
 /// are added up before they reach the database, and pages are written once.
-const ROUND: Duration = Duration::from_millis(500);
+const ROUND: Duration = Duration::from_secs(1);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(15);
 /// How often it looks for epochs whose process has gone.

@@ -31,7 +31,8 @@ const DRAIN_FOR: Duration = Duration::from_secs(2);
 
 /// Implements [`Downstream`].
 pub(super) struct SessionDownstream {
-    session: ServerSession,
+    /// It is large, and would be copied on its way.
+    session: Box<ServerSession>,
     method: Method,
     version: Version,
     expects_continue: bool,
@@ -45,7 +46,7 @@ pub(super) struct SessionDownstream {
 
 impl SessionDownstream {
     /// For a session whose head was read.
-    pub(super) fn new(mut session: ServerSession) -> Self {
+    pub(super) fn new(mut session: Box<ServerSession>) -> Self {
         // The body reader takes its framing from the headers, which `take_head`
         // is about to move out.
         session.is_body_empty();
@@ -69,7 +70,7 @@ impl SessionDownstream {
     }
 
     /// The session, if the connection may be used again.
-    pub(super) async fn into_reusable(mut self) -> Option<ServerSession> {
+    pub(super) async fn into_reusable(mut self) -> Option<Box<ServerSession>> {
         if self.broken || !self.finished {
             let _ = timeout(CLOSE, self.session.shutdown()).await;
             return None;

@@ -150,7 +150,7 @@ impl Front {
             skipped = false;
             wait = KEEPALIVE;
             let read = timeout(HEAD, whole_head(&mut stream, &mut prefix)).await;
-            let mut session = ServerSession::new_http1(stream);
+            let mut session = Box::new(ServerSession::new_http1(stream));
             match read {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return,

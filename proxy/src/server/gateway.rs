@@ -62,7 +62,7 @@ impl Gateway {
 
     /// Serves one request. `kept`: it came on an HTTP/1 connection that was served
     /// before, whose client was never told that the node stops.
-    pub(super) async fn serve(&self, mut session: ServerSession, stopping: bool, kept: bool) -> Served {
+    pub(super) async fn serve(&self, mut session: Box<ServerSession>, stopping: bool, kept: bool) -> Served {
         if stopping || self.pressure().level() >= Level::Close {
             session.set_keepalive(None);
         }
@@ -83,7 +83,7 @@ impl Gateway {
     }
 
     /// Answers a head that is not served, then closes.
-    pub(super) async fn refuse_head(&self, mut session: ServerSession, problem: HeadProblem) {
+    pub(super) async fn refuse_head(&self, mut session: Box<ServerSession>, problem: HeadProblem) {
         session.set_keepalive(None);
         let (code, message) = match problem {
             HeadProblem::TooLarge => {

@@ -111,7 +111,7 @@ impl HttpServerApp for Connection {
     ) -> Option<ReusedHttpStream> {
         self.asked.store(true, Ordering::Release);
         let stopping = *shutdown.borrow();
-        let answered = self.gateway.serve(session, stopping, false).await.answered;
+        let answered = self.gateway.serve(Box::new(session), stopping, false).await.answered;
         self.ended(answered);
         None
     }

@@ -17,6 +17,13 @@ use crate::limits::{Level, Pressure};
 const EVERY: Duration = Duration::from_millis(250);
 /// The limit itself may change; it is looked up once in so many turns.
 const LIMIT_EVERY: u32 = 40;
+/// The allocator gives freed memory back to the system some time after it was
+/// freed (`MIMALLOC_PURGE_DELAY`), which saves taking it again at once, but only
+/// while it frees more: a node that has nothing to do would keep what the last
+/// change of its configuration left. So a piece, never touched, is taken and
+/// freed once in so many turns; it is just large enough to be freed by itself.
+const BREATHE_EVERY: u32 = 4;
+const BREATH: usize = 576 << 10;
 /// Where control groups are, as seen by a process.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -29,6 +36,9 @@ pub async fn watch_memory(pressure: Arc<Pressure>, configured: Option<u64>) {
     let mut limit = 0;
     for turn in 0_u32.. {
         turns.tick().await;
+        if turn % BREATHE_EVERY == 0 {
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(BREATH)));
+        }
         if turn % LIMIT_EVERY == 0 {
             limit = lowest_limit(configured);
         }

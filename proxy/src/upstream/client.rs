@@ -191,7 +191,8 @@ impl std::fmt::Debug for Client {
 /// The vendor's answer, its head read, its body still to come. Dropping it
 /// closes the connection.
 pub struct Answer {
-    session: HttpSession,
+    /// It is large, and would be copied on its way.
+    session: Box<HttpSession>,
     address: Arc<Address>,
     idle: Duration,
     /// Of the body, what was read ahead.
@@ -273,7 +274,7 @@ impl Client {
         (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, Version::HTTP_11, headers);
         let head = Box::new(RequestHeader::from(parts));
         stream.begin(!body.is_empty());
-        let mut session = HttpSession::new(stream);
+        let mut session = Box::new(HttpSession::new(stream));
         let write = async {
             session.write_request_header(head).await?;
             if !body.is_empty() {

@@ -8,9 +8,13 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::routing::{Credential, Key, Probe};
 use clawgate_shared::catalogue::Vendor;
+use smallvec::SmallVec;
 
 /// Where a vendor's own request id is shown.
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
+
+/// Where it stands in the vendor's answer.
+static REQUEST_IDS: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), HeaderName::from_static("request-id")];
 
 /// How OpenAI's SDK for browsers hands a key over, in lower case.
 const KEY_SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
@@ -53,7 +57,7 @@ fn present(headers: &mut HeaderMap, defaults: &[(&'static str, &'static str)], k
 
 /// Turns the vendor's headers into the bot's.
 pub fn for_bot(headers: &mut HeaderMap) {
-    let id = headers.remove("x-request-id").or_else(|| headers.remove("request-id"));
+    let id = headers.remove(&REQUEST_IDS[0]).or_else(|| headers.remove(&REQUEST_IDS[1]));
     strip(headers, denied_response);
     if let Some(id) = id {
         headers.insert(UPSTREAM_REQUEST_ID, id);
@@ -62,7 +66,7 @@ pub fn for_bot(headers: &mut HeaderMap) {
 
 /// Removes what `denied` names and what a `Connection` header nominates.
 fn strip(headers: &mut HeaderMap, denied: fn(&str) -> bool) {
-    let mut gone: Vec<HeaderName> = headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
+    let mut gone: SmallVec<[HeaderName; 8]> = headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
     for value in headers.get_all(header::CONNECTION) {
         let nominated = value.to_str().unwrap_or("").split(',').map(str::trim);
         gone.extend(nominated.filter_map(|name| HeaderName::try_from(name).ok()));

@@ -81,7 +81,13 @@ struct Framing {
 /// # Errors
 /// It is not HTTP/1.0 or 1.1, or it is ambiguous.
 pub fn check_head(head: &[u8]) -> Result<(), HeadFault> {
-    let mut lines = head.strip_suffix(b"\r\n\r\n").unwrap_or(head).split(|byte| *byte == b'\n');
+    let head = head.strip_suffix(b"\r\n\r\n").unwrap_or(head);
+    let mut start = 0;
+    let mut lines = memchr::memchr_iter(b'\n', head).chain([head.len()]).map(|end| {
+        let line = head.get(start..end).unwrap_or_default();
+        start = end + 1;
+        line
+    });
     let line = |raw: &'_ [u8]| -> usize { raw.len() - usize::from(raw.ends_with(b"\r")) };
     let first = lines.next().unwrap_or_default();
     let modern = request_line(first.get(..line(first)).unwrap_or_default())?;
@@ -109,7 +115,7 @@ fn request_line(line: &[u8]) -> Result<bool, HeadFault> {
     let (Some(method), Some(target), Some(version), None) = (method, target, version, parts.next()) else {
         return malformed("the request line is not METHOD SP TARGET SP VERSION");
     };
-    if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|byte| is_token(*byte)) {
+    if method.len() > MAX_METHOD || !is_name(method) {
         return malformed("the request's method is not a token");
     }
     check_target(target)?;
@@ -134,7 +140,7 @@ pub fn check_target(target: &[u8]) -> Result<(), HeadFault> {
         let fits = if byte == b'%' {
             target.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
         } else {
-            is_path(byte) || (at >= query_at && is_query(byte))
+            class(byte) & if at >= query_at { PATH | QUERY } else { PATH } != 0
         };
         if !fits {
             return malformed("the request's target has a byte that must be percent-encoded");
@@ -142,6 +148,27 @@ pub fn check_target(target: &[u8]) -> Result<(), HeadFault> {
         at += 1;
     }
     Ok(())
+}
+
+/// What a byte may be, by one look into a table.
+static CLASSES: [u8; 256] = {
+    let (mut classes, mut byte) = ([0; 256], 0_u8);
+    loop {
+        classes[byte as usize] = (if is_path(byte) { PATH } else { 0 })
+            | (if is_query(byte) { QUERY } else { 0 })
+            | (if is_token(byte) { TOKEN } else { 0 });
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
+const PATH: u8 = 1;
+const QUERY: u8 = 2;
+const TOKEN: u8 = 4;
+
+fn class(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
 }
 
 /// `pchar` and the slash of RFC 3986, without the percent sign.
@@ -159,6 +186,10 @@ const fn is_query(byte: u8) -> bool {
     matches!(byte, b'?' | b'[' | b']' | b'{' | b'}' | b'|' | b'^' | b'`')
 }
 
+fn is_name(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().fold(TOKEN, |found, byte| found & class(*byte)) != 0
+}
+
 const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -173,10 +204,11 @@ fn field(line: &[u8], modern: bool, framing: &mut Framing) -> Result<(), HeadFau
     }
     let Some(colon) = memchr::memchr(b':', line) else { return malformed("a header line has no colon") };
     let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
-    if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+    if !is_name(name) {
         return malformed("a header's name is not a token");
     }
-    if value.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
+    // To the end, whatever is found: many bytes can be looked at together then.
+    if value.iter().fold(false, |found, byte| found | ((*byte < b' ') & (*byte != b'\t')) | (*byte == 0x7f)) {
         return malformed("a header's value has a control character");
     }
     match name.len() {

@@ -200,8 +200,11 @@ impl<'a> Scanner<'a> {
             self.skip()?;
             return Ok(None);
         }
-        let (range, _) = self.string()?;
-        let text = self.decoded(&range)?;
+        let (range, escaped) = self.string()?;
+        let inner = self.bytes.get(range.start + 1..range.end - 1).unwrap_or_default();
+        // What stands there as it is read need not be read once more.
+        let plain = std::str::from_utf8(inner).ok().filter(|text| !escaped && text.bytes().all(|byte| byte >= b' '));
+        let text = plain.map_or_else(|| self.decoded(&range), |text| Ok(text.to_owned()))?;
         Ok(Some((text, range)))
     }
 
@@ -220,8 +223,14 @@ impl<'a> Scanner<'a> {
 
     /// Passes over one value of any kind and any depth up to the limit.
     pub(super) fn skip(&mut self) -> Step<Range<usize>> {
-        let _ = self.next();
+        let first = self.next();
         let start = self.at;
+        // Most values are no containers.
+        match first {
+            Some(b'{' | b'[') | None => {}
+            Some(b'"') => return self.string().map(|(range, _)| range),
+            Some(_) => return self.scalar().map(|()| start..self.at),
+        }
         let mut open = Nesting::default();
         loop {
             match self.next() {
@@ -295,8 +304,8 @@ impl<'a> Scanner<'a> {
             .position(|byte| !matches!(byte, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z'))
             .unwrap_or(rest.len());
         let token = rest.get(..length).unwrap_or_default();
-        let known = matches!(token, b"true" | b"false" | b"null") || is_number(token);
-        if token.is_empty() || (self.strict && !known) {
+        let known = || matches!(token, b"true" | b"false" | b"null") || is_number(token);
+        if token.is_empty() || (self.strict && !known()) {
             return self.fault();
         }
         self.at += length;

@@ -216,21 +216,23 @@ fn pick<'a, 's>(
     method: &str,
     segments: &'s [Cow<'_, str>],
 ) -> Result<(&'a Route, Option<&'s str>), ResolveError> {
-    let hits = || {
-        vendor.routes.iter().filter_map(|route| match matches(&route.pattern, segments) {
-            Match::Yes(model) => Some((route, model)),
-            Match::No => None,
-        })
-    };
-    if hits().any(|(route, _)| route.class == RouteClass::Forbidden) {
-        return Err(ResolveError::Forbidden);
-    }
     let takes = |route: &Route| route.methods.is_empty() || route.methods.contains(&method);
-    if let Some(found) = hits().find(|(route, _)| takes(route)) {
-        return Ok(found);
+    let (mut found, mut others) = (None, Vec::new());
+    for route in vendor.routes.iter() {
+        let Match::Yes(model) = matches(&route.pattern, segments) else { continue };
+        if route.class == RouteClass::Forbidden {
+            return Err(ResolveError::Forbidden);
+        }
+        if takes(route) {
+            found = found.or(Some((route, model)));
+        } else {
+            others.push(route);
+        }
     }
-    let allowed: Vec<_> = hits().flat_map(|(route, _)| route.methods.iter().copied()).collect();
-    if allowed.is_empty() { Err(ResolveError::NotListed) } else { Err(ResolveError::Method { allowed }) }
+    found.ok_or_else(|| {
+        let allowed: Vec<_> = others.iter().flat_map(|route| route.methods.iter().copied()).collect();
+        if allowed.is_empty() { ResolveError::NotListed } else { ResolveError::Method { allowed } }
+    })
 }
 
 /// The decoded, non-empty segments of a path, once it is sure that no segment

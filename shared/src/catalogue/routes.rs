@@ -299,13 +299,14 @@ pub(super) enum Match<'s> {
 
 /// Compares a pattern with decoded, non-empty segments.
 pub(super) fn matches<'s>(pattern: &str, segments: &'s [Cow<'_, str>]) -> Match<'s> {
-    // Every pattern is asked for every request: most are ruled out by a byte.
-    let first = |text: &str| text.bytes().next();
-    if let (Some(wants), Some(segment)) = (first(pattern), segments.first())
+    // Every pattern is asked for every request: most are ruled out by two bytes.
+    if let (Some(segment), &[wants, then, ..]) = (segments.first(), pattern.as_bytes())
         && !matches!(wants, b'*' | b'{' | b'/')
-        && first(segment) != Some(wants)
     {
-        return Match::No;
+        let segment = segment.as_bytes();
+        if segment.first() != Some(&wants) || (then != b'/' && segment.get(1) != Some(&then)) {
+            return Match::No;
+        }
     }
     let mut rest = segments;
     let mut model = None;

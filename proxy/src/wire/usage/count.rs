@@ -14,6 +14,10 @@ pub(super) const MOST: u64 = 1 << 53;
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
 pub(super) fn count(scanner: &mut Scanner<'_>) -> Step<Option<u64>> {
     let Some(digits) = scanner.number()? else { return Ok(None) };
+    // Nearly all are small and whole: 15 digits are less than MOST.
+    if digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit) {
+        return Ok(Some(digits.iter().fold(0, |sum, digit| 10 * sum + u64::from(digit - b'0'))));
+    }
     let text = std::str::from_utf8(digits).unwrap_or_default();
     if let Ok(whole) = text.parse::<u64>() {
         if whole > MOST {
