@@ -117,7 +117,7 @@ impl Front {
     }
 
     /// On the heap: it is rare.
-    async fn refuse(&self, session: ServerSession, problem: HeadProblem) {
+    async fn refuse(&self, session: Box<ServerSession>, problem: HeadProblem) {
         Box::pin(self.gateway.refuse_head(session, problem)).await;
     }
 
