@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::admin::{
     self, ApiTokenVerb, AuditVerb, BotVerb, EnvArgs, KeyVerb, LoginArgs, NodeVerb, PriceVerb, ProjectVerb, QuotaVerb,
-    Session, TargetArgs, TenantVerb, UsageVerb, VendorVerb,
+    RunnerVerb, Session, TargetArgs, TenantVerb, UsageVerb, VendorVerb,
 };
 use crate::check::{self, CheckArgs};
 use crate::doctor::{self, DoctorArgs};
@@ -58,6 +58,8 @@ enum Command {
     Usage(Verb<UsageVerb>),
     /// Data-plane nodes
     Node(Verb<NodeVerb>),
+    /// Runners of bots in containers
+    Runner(Verb<RunnerVerb>),
     /// The audit log
     Audit(Verb<AuditVerb>),
     /// API tokens
@@ -129,6 +131,7 @@ async fn admin_verb(command: Command, place: &Place) -> Result<(), Failure> {
         Command::Price(v) => verb!(v),
         Command::Usage(v) => verb!(v),
         Command::Node(v) => verb!(v),
+        Command::Runner(v) => verb!(v),
         Command::Audit(v) => verb!(v),
         Command::ApiToken(v) => verb!(v),
         // `run` has answered every other command.
@@ -176,6 +179,16 @@ mod tests {
             "clawgate bot create demo --tag a --tag b --alias fast=gpt-4o-mini --tenant acme",
             "clawgate bot token rotate demo --overlap-seconds 0",
             "clawgate bot suspend demo",
+            "clawgate bot create box --adapter generic --image acme/bot:1 --command serve --command --all --env A=b",
+            "clawgate bot logs box --tail 5",
+            "clawgate bot events box --limit 5",
+            "clawgate bot diagnostics box",
+            "clawgate runner list",
+            "clawgate runner enroll-token --save-token f",
+            "clawgate runner revoke run_1",
+            "clawgate runner orphans",
+            "clawgate runner cleanup",
+            "clawgate control --bot-pool 10.9.0.0/16 --bot-start-timeout-secs 60 --bot-pull-timeout-secs 900",
             "clawgate key create --vendor openai --label main --secret-file -",
             "clawgate key rotate key_1",
             "clawgate node enroll-token --save-token f",

@@ -75,12 +75,19 @@ pub(crate) struct SharedFlags {
     /// Private addresses that provider keys may lead to: HOST:PORT or CIDR:PORT, comma-separated
     #[arg(long, value_name = "LIST", help_heading = "Settings")]
     pub(crate) private_upstreams: Option<String>,
+    /// Where the networks of bots in containers come from: only they may use the bots' listener [default: 10.231.0.0/16]
+    #[arg(long, value_name = "CIDR", help_heading = "Settings")]
+    pub(crate) bot_pool: Option<String>,
 }
 
 impl SharedFlags {
     /// As arguments of a child.
     pub(crate) fn to_args(&self) -> Vec<OsString> {
-        to_args([("--public-url", text(&self.public_url)), ("--private-upstreams", text(&self.private_upstreams))])
+        to_args([
+            ("--public-url", text(&self.public_url)),
+            ("--private-upstreams", text(&self.private_upstreams)),
+            ("--bot-pool", text(&self.bot_pool)),
+        ])
     }
 }
 
@@ -114,6 +121,12 @@ pub(crate) struct ControlFlags {
     /// How long single exchanges are kept; 0: for ever; sums are kept anyway [default: 0]
     #[arg(long, value_name = "DAYS", help_heading = "Control plane")]
     usage_retention_days: Option<u32>,
+    /// Until fetching a bot's image counts as stuck [default: 600]
+    #[arg(long, value_name = "SECONDS", help_heading = "Control plane")]
+    bot_pull_timeout_secs: Option<u64>,
+    /// Until a bot that was started and is not healthy counts as stuck [default: 180]
+    #[arg(long, value_name = "SECONDS", help_heading = "Control plane")]
+    bot_start_timeout_secs: Option<u64>,
 }
 
 impl ControlFlags {
@@ -143,6 +156,9 @@ impl ControlFlags {
             public_url: shared.public_url.clone(),
             max_config_age_secs: this.max_config_age_secs,
             usage_retention_days: this.usage_retention_days,
+            bot_pool: shared.bot_pool.clone(),
+            bot_pull_timeout_secs: this.bot_pull_timeout_secs,
+            bot_start_timeout_secs: this.bot_start_timeout_secs,
         };
         ControlConfig::resolve(settings, &variable)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect())
@@ -164,6 +180,8 @@ impl ControlFlags {
             ("--allowed-hosts", text(&self.allowed_hosts)),
             ("--max-config-age-secs", self.max_config_age_secs.map(|n| n.to_string().into())),
             ("--usage-retention-days", self.usage_retention_days.map(|n| n.to_string().into())),
+            ("--bot-pull-timeout-secs", self.bot_pull_timeout_secs.map(|n| n.to_string().into())),
+            ("--bot-start-timeout-secs", self.bot_start_timeout_secs.map(|n| n.to_string().into())),
         ])
     }
 }
@@ -201,9 +219,6 @@ pub(crate) struct ProxyFlags {
     /// Requests of bots in containers [default: off]
     #[arg(long, value_name = "ADDR", help_heading = "Node")]
     bot_listen: Option<String>,
-    /// Only these sources may use the bots' listener [default: 10.231.0.0/16]
-    #[arg(long, value_name = "CIDR", help_heading = "Node")]
-    bot_pool: Option<String>,
     /// Health and metrics [default: 127.0.0.1:8083]
     #[arg(long, value_name = "ADDR", help_heading = "Node")]
     admin_listen: Option<String>,
@@ -254,7 +269,7 @@ impl ProxyFlags {
             data_dir: Some(place.data_dir.clone()),
             listen: this.listen,
             bot_listen: this.bot_listen,
-            bot_pool: this.bot_pool,
+            bot_pool: shared.bot_pool.clone(),
             admin_listen: this.admin_listen,
             control: this.control,
             enroll_token_file: this.enroll_token_file,
@@ -295,7 +310,6 @@ impl ProxyFlags {
         to_args([
             ("--listen", text(&self.listen)),
             ("--bot-listen", text(&self.bot_listen)),
-            ("--bot-pool", text(&self.bot_pool)),
             ("--admin-listen", text(&self.admin_listen)),
             ("--control", text(&self.control)),
             ("--enroll-token-file", path(&self.enroll_token_file)),

@@ -1,6 +1,6 @@
 //! The TOML file: what it may hold, and every problem in it.
 //!
-//! `data_dir`, `public_url` and `private_upstreams` stand at the top because
+//! `data_dir`, `public_url`, `private_upstreams` and `bot_pool` stand at the top because
 //! every process shares them; `[control]` and `[proxy]` hold the settings of
 //! one plane. Names are written with underscores. Nothing here quotes a value.
 
@@ -11,7 +11,7 @@ use clawgate_proxy::config::ProxySettings;
 use serde::de::DeserializeOwned;
 
 /// Settings that every process shares.
-const TOP: [&str; 3] = ["data_dir", "public_url", "private_upstreams"];
+const TOP: [&str; 4] = ["data_dir", "public_url", "private_upstreams", "bot_pool"];
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 1 << 20;
@@ -44,6 +44,7 @@ pub(crate) fn proxy(path: &Path) -> Result<ProxySettings, String> {
     let top = |name: &str| table.get(name).and_then(toml::Value::as_str).map(str::to_owned);
     settings.data_dir = settings.data_dir.or_else(|| top("data_dir").map(Into::into));
     settings.private_upstreams = settings.private_upstreams.or_else(|| top("private_upstreams"));
+    settings.bot_pool = settings.bot_pool.or_else(|| top("bot_pool"));
     Ok(settings)
 }
 

@@ -13,6 +13,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -23,6 +24,7 @@ use crate::http::admin::{self, Admin};
 use crate::http::layers::AllowedHosts;
 use crate::http::state::{App, Parts};
 use crate::http::{router, serve};
+use crate::runtime::Runtime;
 use crate::store::Db;
 use crate::store::migrate::{self, Report};
 use crate::{grpc, jobs};
@@ -87,7 +89,7 @@ async fn start(
     let vault = start::open_vault(&config, &data, &db).await?;
     let token = start::bootstrap_token(&config, &data)?;
     let upstreams = Arc::new(config.private_upstreams.clone().forbidding(addresses.own()));
-    let domain = Domain { db: db.clone(), vault: vault.clone(), upstreams };
+    let domain = Domain { db: db.clone(), vault: vault.clone(), upstreams, pool: config.containers.pool };
     bootstrap::ensure_default_tenant(&domain).await.map_err(|error| start::failed("default tenant", &error))?;
     readiness.done("vault");
 
@@ -102,24 +104,14 @@ async fn start(
             let _ = task.await;
         });
     }
-    if let Some(socket) = config.grpc_socket.clone() {
-        let (fleet, stop) = (fleet.clone(), stop.clone());
-        parts.spawn(async move {
-            let served = grpc::serve_unix(&socket, fleet, stop).await;
-            ("gRPC socket", served.map_err(|error| error.to_string()))
-        });
-    }
-    if let Some(listener) = listeners.grpc {
-        let (fleet, stop) = (fleet.clone(), stop.clone());
-        parts.spawn(async move {
-            let served = grpc::serve_mtls(listener, fleet, stop).await;
-            ("gRPC listener", served.map_err(|error| error.to_string()))
-        });
-    }
+    let runtime = Runtime::open(db.clone(), domain.vault.clone(), config.containers).await;
+    let runtime = runtime.map_err(start::database)?;
+    start::spawn(parts, "bots", runtime.clone().run(stop.clone()));
+    serve_grpc(&config, listeners.grpc, (&fleet, &runtime), &stop, parts);
     start::spawn(parts, "jobs", jobs::run(db.clone(), config.usage_retention_days, stop.clone()));
 
     metrics.watch(fleet.clone(), db.clone());
-    let app = App::new(Parts { domain, fleet, public_url: config.public_url.clone(), bootstrap: token });
+    let app = App::new(Parts { domain, fleet, runtime, public_url: config.public_url.clone(), bootstrap: token });
     let hosts = AllowedHosts::new(config.console_listen.ip(), &config.allowed_hosts);
     start::spawn(
         parts,
@@ -129,6 +121,31 @@ async fn start(
     readiness.done("fleet");
     start::announce(&data, &config, &addresses)?;
     Ok(Held { _data: data, db })
+}
+
+/// Opens the door of nodes and runners.
+fn serve_grpc(
+    config: &ControlConfig,
+    listener: Option<TcpListener>,
+    (fleet, runtime): (&Arc<Fleet>, &Arc<Runtime>),
+    stop: &watch::Receiver<bool>,
+    parts: &mut JoinSet<Ended>,
+) {
+    let behind = || (Arc::clone(fleet), Arc::clone(runtime));
+    if let Some(socket) = config.grpc_socket.clone() {
+        let (behind, stop) = (behind(), stop.clone());
+        parts.spawn(async move {
+            let served = grpc::serve_unix(&socket, behind, stop).await;
+            ("gRPC socket", served.map_err(|error| error.to_string()))
+        });
+    }
+    if let Some(listener) = listener {
+        let (behind, stop) = (behind(), stop.clone());
+        parts.spawn(async move {
+            let served = grpc::serve_mtls(listener, behind, stop).await;
+            ("gRPC listener", served.map_err(|error| error.to_string()))
+        });
+    }
 }
 
 /// What [`migrate`] did; its text is for people.

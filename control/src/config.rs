@@ -15,6 +15,8 @@ use clawgate_shared::egress::PrivateUpstreams;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::runtime::subnet::BotPool;
+
 /// Longest path a Unix socket can have (`sun_path`, less its final zero).
 const MAX_SOCKET_PATH: usize = 107;
 /// Largest secret or configuration file that is read.
@@ -22,6 +24,10 @@ const MAX_FILE: u64 = 1 << 20;
 /// How long a node may serve without contact, by default.
 const DEFAULT_MAX_CONFIG_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Until fetching an image counts as stuck, by default.
+const DEFAULT_PULL_TIMEOUT: Duration = Duration::from_secs(600);
+/// Until a start counts as stuck, by default.
+const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(180);
 /// The longest time that can be asked for, in days.
 const MAX_DAYS: u32 = 36_500;
 
@@ -77,6 +83,12 @@ pub struct ControlSettings {
     pub max_config_age_secs: Option<u64>,
     /// Days that single exchanges are kept; 0: for ever.
     pub usage_retention_days: Option<u32>,
+    /// Where the networks of bots in containers come from.
+    pub bot_pool: Option<String>,
+    /// Seconds until fetching a bot's image counts as stuck.
+    pub bot_pull_timeout_secs: Option<u64>,
+    /// Seconds until a bot that was started and is not healthy counts as stuck.
+    pub bot_start_timeout_secs: Option<u64>,
 }
 
 /// Everything the control plane is started with.
@@ -108,8 +120,21 @@ pub struct ControlConfig {
     pub max_config_age: Duration,
     /// Days that single exchanges are kept; 0: for ever. Sums are kept anyway.
     pub usage_retention_days: u32,
+    /// Bots that we run.
+    pub containers: ContainerConfig,
     /// Test hook (`CLAWGATE_TEST_POISON`): REST may poison the snapshot.
     pub test_poison: bool,
+}
+
+/// What is decided about bots that we run before any is.
+#[derive(Clone, Copy, Debug)]
+pub struct ContainerConfig {
+    /// Where their networks come from.
+    pub pool: BotPool,
+    /// Until fetching an image counts as stuck.
+    pub pull_timeout: Duration,
+    /// Until a start counts as stuck.
+    pub start_timeout: Duration,
 }
 
 impl fmt::Debug for ControlConfig {
@@ -137,6 +162,7 @@ impl ControlConfig {
     pub fn resolve(flags: ControlSettings, env: Env<'_>) -> Result<Self, Vec<ConfigProblem>> {
         let mut problems = Vec::new();
         let file = read_settings_file(&flags, env, &mut problems);
+        let (flags_of_containers, file_of_containers) = (OfContainers::from(&flags), OfContainers::from(&file));
         let mut sources = Sources { env, problems };
 
         let data_dir = sources.path("data_dir", flags.data_dir, file.data_dir).unwrap_or("./clawgate-data".into());
@@ -170,6 +196,7 @@ impl ControlConfig {
             file.usage_retention_days.map(|days| days.to_string()),
         );
         let usage_retention_days = sources.days("usage_retention_days", retention);
+        let containers = sources.containers(flags_of_containers, file_of_containers);
         let test_poison = env("CLAWGATE_TEST_POISON").is_some_and(|value| value == "1");
 
         let database_url = Zeroizing::new(database_url);
@@ -190,6 +217,7 @@ impl ControlConfig {
             public_url,
             max_config_age,
             usage_retention_days,
+            containers,
             test_poison,
         })
     }
@@ -203,6 +231,7 @@ fn read_settings_file(flags: &ControlSettings, env: Env<'_>, problems: &mut Vec<
         data_dir: Option<PathBuf>,
         public_url: Option<String>,
         private_upstreams: Option<String>,
+        bot_pool: Option<String>,
         #[serde(default)]
         control: ControlSettings,
     }
@@ -224,6 +253,7 @@ fn read_settings_file(flags: &ControlSettings, env: Env<'_>, problems: &mut Vec<
             settings.data_dir = settings.data_dir.or(file.data_dir);
             settings.public_url = settings.public_url.or(file.public_url);
             settings.private_upstreams = settings.private_upstreams.or(file.private_upstreams);
+            settings.bot_pool = settings.bot_pool.or(file.bot_pool);
             settings
         }
     }
@@ -235,6 +265,23 @@ fn read_file(path: &Path) -> Result<String, String> {
         return Err(format!("{} is larger than {MAX_FILE} bytes", path.display()));
     }
     std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The settings of bots that we run, as one source gives them.
+struct OfContainers {
+    pool: Option<String>,
+    pull: Option<String>,
+    start: Option<String>,
+}
+
+impl From<&ControlSettings> for OfContainers {
+    fn from(settings: &ControlSettings) -> Self {
+        Self {
+            pool: settings.bot_pool.clone(),
+            pull: settings.bot_pull_timeout_secs.map(|secs| secs.to_string()),
+            start: settings.bot_start_timeout_secs.map(|secs| secs.to_string()),
+        }
+    }
 }
 
 struct Sources<'a> {
@@ -374,6 +421,32 @@ impl Sources<'_> {
             Ok(secs) if (60..=30 * 86_400).contains(&secs) => Duration::from_secs(secs),
             _ => {
                 self.problem(setting, "must be a number of seconds from 60 to 2592000");
+                default
+            }
+        }
+    }
+
+    fn containers(&mut self, flags: OfContainers, file: OfContainers) -> ContainerConfig {
+        let pool = self.text("bot_pool", flags.pool, file.pool);
+        let pool = pool.map(|text| text.parse::<BotPool>()).transpose().unwrap_or_else(|message| {
+            self.problem("bot_pool", message);
+            None
+        });
+        let pull = self.text("bot_pull_timeout_secs", flags.pull, file.pull);
+        let start = self.text("bot_start_timeout_secs", flags.start, file.start);
+        ContainerConfig {
+            pool: pool.unwrap_or_default(),
+            pull_timeout: self.patience("bot_pull_timeout_secs", pull, DEFAULT_PULL_TIMEOUT),
+            start_timeout: self.patience("bot_start_timeout_secs", start, DEFAULT_START_TIMEOUT),
+        }
+    }
+
+    fn patience(&mut self, setting: &str, text: Option<String>, default: Duration) -> Duration {
+        let Some(text) = text else { return default };
+        match text.parse::<u64>() {
+            Ok(secs) if (1..=7200).contains(&secs) => Duration::from_secs(secs),
+            _ => {
+                self.problem(setting, "must be a number of seconds from 1 to 7200");
                 default
             }
         }

@@ -15,6 +15,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod prices;
 pub mod quota;
+pub mod runtime;
 pub mod snapshot;
 pub mod store;
 pub mod vault;

@@ -338,7 +338,7 @@ const fn v6(first: u16, second: u16, prefix: u8) -> (IpAddr, u8) {
     (IpAddr::V6(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 0)), prefix)
 }
 
-fn in_net(ip: IpAddr, address: IpAddr, prefix: u8) -> bool {
+pub(crate) fn in_net(ip: IpAddr, address: IpAddr, prefix: u8) -> bool {
     let prefix = u32::from(prefix);
     match (ip, address) {
         (IpAddr::V4(ip), IpAddr::V4(net)) => {

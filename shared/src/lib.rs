@@ -12,6 +12,7 @@ pub mod egress;
 pub mod glob;
 pub mod id;
 pub mod mutant;
+pub mod network;
 pub mod origin;
 pub mod pricing;
 pub mod proto;

@@ -8,6 +8,8 @@
 mod account_ids;
 #[path = "store_contract/config.rs"]
 mod config;
+#[path = "store_contract/containers.rs"]
+mod containers;
 #[path = "store_contract/fleet.rs"]
 mod fleet;
 #[path = "store_contract/prices.rs"]
@@ -26,6 +28,7 @@ use std::sync::Arc;
 
 use clawgate_control::domain::egress::PrivateUpstreams;
 use clawgate_control::domain::{Domain, bootstrap};
+use clawgate_control::runtime::subnet::BotPool;
 use clawgate_control::store::{Db, StoreError, migrate};
 use clawgate_control::vault::Vault;
 use clawgate_tests::postgres::Postgres;
@@ -35,7 +38,7 @@ async fn house(url: &str, dir: &Path) -> Domain {
     let db = Db::connect(url).await.expect("opens");
     migrate::run(&db, Some(&dir.join("backups"))).await.expect("migrates");
     let vault = Vault::open(&db, None, &dir.join("master.key")).await.expect("vault");
-    Domain { db, vault, upstreams: Arc::new(PrivateUpstreams::loopback()) }
+    Domain { db, vault, upstreams: Arc::new(PrivateUpstreams::loopback()), pool: BotPool::default() }
 }
 
 async fn story(url: &str) {
@@ -53,6 +56,7 @@ async fn story(url: &str) {
     tokens::idempotent_answers(&domain).await;
     prices::layers_and_history(&domain, &tenant.id).await;
     usage::ingest_and_queries(&domain, &tenant.id).await;
+    containers::wanted_and_seen(&domain, &tenant.id).await;
     account_ids::makers(&domain, &tenant.id).await;
     quotas::ledger(&domain, &tenant.id).await;
     quotas::many_at_once(&domain).await;

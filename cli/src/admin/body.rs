@@ -93,6 +93,17 @@ impl Body {
         self
     }
 
+    /// Sets a field of an object within, when it was given.
+    pub(crate) fn within(&mut self, object: &str, name: &str, value: Option<impl Into<Value>>) -> &mut Self {
+        if let Some(value) = value {
+            let inner = self.0.entry(object).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(inner) = inner {
+                inner.insert(name.to_owned(), value.into());
+            }
+        }
+        self
+    }
+
     /// Whether the file already gave this field.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
@@ -136,6 +147,14 @@ mod tests {
         body.pairs("labels", vec![pair("team=core").expect("pair")]);
         let expected = json!({"hostname":"b","tags":[],"fallbacks":{"m":["n"]},"labels":{"team":"core"}});
         assert_eq!(body.finish(), expected);
+    }
+
+    #[test]
+    fn a_flag_sets_one_field_of_an_object_within() {
+        let mut body = Body::default();
+        body.within("resources", "memory_mb", Some(5)).within("resources", "cpu_millis", None::<u64>);
+        body.within("resources", "disk_mb", Some(6)).within("container", "env", None::<Value>);
+        assert_eq!(body.finish(), json!({"resources": {"memory_mb": 5, "disk_mb": 6}}));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::body::{Body, JsonArg, pair};
 use super::bot_token::{self, TokenVerb};
@@ -18,6 +18,15 @@ const COLUMNS: &[Column] = &[
     ("TAGS", "tags"),
     ("STRATEGY", "key_strategy"),
     ("CREATED", "created_at"),
+];
+
+const EVENTS: &[Column] = &[
+    ("WHEN", "created_at"),
+    ("KIND", "kind"),
+    ("STATUS", "status"),
+    ("REASON", "reason_code"),
+    ("EXIT", "exit_code"),
+    ("TEXT", "reason"),
 ];
 
 /// Bots
@@ -93,6 +102,26 @@ pub(crate) enum BotVerb {
         /// Hostname
         bot: String,
     },
+    /// The last lines that a bot that we run wrote
+    Logs {
+        /// Hostname
+        bot: String,
+        /// How many lines
+        #[arg(long, value_name = "N", default_value_t = 200)]
+        tail: u32,
+    },
+    /// What happened to a bot that we run, newest first
+    Events {
+        /// Hostname
+        bot: String,
+        #[command(flatten)]
+        args: ListArgs,
+    },
+    /// Why a bot that we run is as it is
+    Diagnostics {
+        /// Hostname
+        bot: String,
+    },
     /// What would become of a request: the decision without sending one
     Explain {
         /// Hostname
@@ -152,7 +181,50 @@ pub(crate) struct Fields {
     #[arg(long = "permission", value_name = "NAME")]
     permissions: Vec<String>,
     #[command(flatten)]
+    container: ContainerFields,
+    #[command(flatten)]
     json: JsonArg,
+}
+
+/// What can be set of a bot that we run.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Container")]
+pub(crate) struct ContainerFields {
+    /// What runs it: external, generic; cannot be changed
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Container image
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// Instead of the image's own command; repeat it for each word
+    #[arg(long = "command", value_name = "WORD", allow_hyphen_values = true)]
+    command: Vec<String>,
+    /// A variable, no secret; `{{bot_token}}` and the like are filled in; repeat it
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
+    env: Vec<(String, String)>,
+    /// Thousandths of a processor that it may take
+    #[arg(long, value_name = "N")]
+    cpu_millis: Option<u32>,
+    /// MiB of memory that it may take
+    #[arg(long, value_name = "N")]
+    memory_mb: Option<u32>,
+    /// MiB of disk that it may take
+    #[arg(long, value_name = "N")]
+    disk_mb: Option<u32>,
+}
+
+impl ContainerFields {
+    fn set(self, body: &mut Body) {
+        let given = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
+        let env: Map<String, Value> = self.env.into_iter().map(|(name, value)| (name, value.into())).collect();
+        body.set("adapter", self.adapter)
+            .set("image", self.image)
+            .within("container", "command", given(self.command))
+            .within("container", "env", Some(env).filter(|env| !env.is_empty()))
+            .within("resources", "cpu_millis", self.cpu_millis)
+            .within("resources", "memory_mb", self.memory_mb)
+            .within("resources", "disk_mb", self.disk_mb);
+    }
 }
 
 impl Fields {
@@ -170,6 +242,7 @@ impl Fields {
             .set("default_max_tokens", self.default_max_tokens)
             .set("include_usage", self.include_usage)
             .list("permissions", self.permissions);
+        self.container.set(&mut body);
         Ok(body)
     }
 }
@@ -201,6 +274,14 @@ impl BotVerb {
             Self::Restart { bot } => switch(session, &bot, "restart").await,
             Self::Suspend { bot } => switch(session, &bot, "suspend").await,
             Self::Resume { bot } => switch(session, &bot, "resume").await,
+            Self::Logs { bot, tail } => {
+                let answer = api.get(&path(&["bots", &bot, "logs"])?, &[("tail", tail.to_string())]).await?;
+                out.lines(&answer, "lines")
+            }
+            Self::Events { bot, args } => {
+                out.rows(&api.list(&path(&["bots", &bot, "events"])?, &[], args.limit).await?, EVENTS)
+            }
+            Self::Diagnostics { bot } => out.object(&api.get(&path(&["bots", &bot, "diagnostics"])?, &[]).await?),
             Self::Explain { bot, vendor, model } => {
                 let body = json!({ "vendor": vendor, "model": model });
                 out.object(&api.post(&path(&["bots", &bot, "explain"])?, &body).await?.body)

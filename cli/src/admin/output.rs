@@ -71,6 +71,17 @@ impl Printer {
         }
     }
 
+    /// The texts of one list of an object, one a line, or the object as JSON.
+    pub(crate) fn lines(self, value: &Value, list: &str) -> Result<(), Failure> {
+        match self.format {
+            Format::Json => say(&pretty(value)),
+            Format::Table => {
+                let texts = value.get(list).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+                texts.into_iter().try_for_each(say)
+            }
+        }
+    }
+
     /// What a verb without an answer did; nothing in JSON.
     pub(crate) fn done(self, text: &str) -> Result<(), Failure> {
         match self.format {

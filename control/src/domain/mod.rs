@@ -19,6 +19,7 @@ pub mod prices;
 pub mod projects;
 pub mod provider_keys;
 pub mod quotas;
+pub mod resources;
 pub mod roles;
 mod rules;
 pub mod tenants;
@@ -30,6 +31,7 @@ pub use clawgate_shared::egress;
 pub use error::{DomainError, FieldError};
 pub use roles::{Permission, Principal, Role};
 
+use crate::runtime::subnet::BotPool;
 use crate::store::Db;
 use crate::vault::Vault;
 use egress::PrivateUpstreams;
@@ -43,6 +45,8 @@ pub struct Domain {
     pub vault: Arc<Vault>,
     /// Which private destinations provider keys may name.
     pub upstreams: Arc<PrivateUpstreams>,
+    /// Where the networks of bots that we run come from.
+    pub pool: BotPool,
 }
 
 /// Who asks, and from where: what an audit row says.

@@ -26,6 +26,7 @@ const DAY: u64 = 24 * 60 * 60;
 /// Largest certificate request that is looked at, in bytes.
 const MAX_CSR: usize = 16 * 1024;
 const NODE_URI: &str = "clawgate://node/";
+const RUNNER_URI: &str = "clawgate://runner/";
 
 /// What can go wrong with certificates.
 #[derive(Debug, thiserror::Error)]
@@ -146,8 +147,20 @@ impl Authority {
     /// # Errors
     /// `node_id` cannot stand in a URI, or signing failed.
     pub fn sign_node(&self, node_id: &str, request: &NodeRequest) -> Result<NodeCertificate, CaError> {
-        let mut params = base_params(node_id, NODE_CERTIFICATE_LIFE);
-        let uri = format!("{NODE_URI}{node_id}");
+        self.sign(NODE_URI, node_id, request)
+    }
+
+    /// Signs a runner's certificate over the public key of `request`.
+    ///
+    /// # Errors
+    /// As [`Self::sign_node`].
+    pub fn sign_runner(&self, runner_id: &str, request: &NodeRequest) -> Result<NodeCertificate, CaError> {
+        self.sign(RUNNER_URI, runner_id, request)
+    }
+
+    fn sign(&self, kind: &str, id: &str, request: &NodeRequest) -> Result<NodeCertificate, CaError> {
+        let mut params = base_params(id, NODE_CERTIFICATE_LIFE);
+        let uri = format!("{kind}{id}");
         params.subject_alt_names.push(SanType::URI(uri.try_into().map_err(|_| CaError::Request)?));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -161,10 +174,21 @@ impl Authority {
 /// none, or more than one.
 #[must_use]
 pub fn node_of_certificate(der: &[u8]) -> Option<String> {
+    only_name(der, NODE_URI)
+}
+
+/// The runner that a verified client certificate names; `None` when it names
+/// none, or more than one.
+#[must_use]
+pub fn runner_of_certificate(der: &[u8]) -> Option<String> {
+    only_name(der, RUNNER_URI)
+}
+
+fn only_name(der: &[u8], kind: &str) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
     let mut nodes = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix(NODE_URI),
+        GeneralName::URI(uri) => uri.strip_prefix(kind),
         _ => None,
     });
     let node = nodes.next()?;

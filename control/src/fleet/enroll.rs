@@ -24,7 +24,28 @@ use crate::vault::{Purpose, VaultError};
 pub const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 /// Longest software version that is stored, in bytes.
 const MAX_VERSION: usize = 64;
-const KIND: &str = "node";
+
+/// Whom a token lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnrollKind {
+    /// A node of the data plane.
+    Node,
+    /// A runner.
+    Runner,
+}
+
+impl EnrollKind {
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Runner => "runner",
+        }
+    }
+}
+
+const KIND: &str = EnrollKind::Node.as_str();
 
 /// A new enrolment token; its text is shown once.
 pub struct MintedEnrollToken {
@@ -47,8 +68,8 @@ pub struct Enrolled {
 /// Why a node is not enrolled. `Display` is for the node's operator.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
-    /// Not `node_` and 32 hex digits.
-    #[error("node_id is no node id")]
+    /// Not `node_`, or for a runner `run_`, and 32 hex digits.
+    #[error("this is no id of a node or runner")]
     NodeId,
     /// Unknown, mistyped or expired; deliberately not said which.
     #[error("the enrolment token is not valid or has expired")]
@@ -99,12 +120,17 @@ impl Fleet {
     ///
     /// # Errors
     /// As the database answers, or no random bytes.
-    pub async fn mint_enroll_token(&self, tx: &mut Tx, created_by: &str) -> Result<MintedEnrollToken, FleetError> {
+    pub async fn mint_enroll_token(
+        &self,
+        tx: &mut Tx,
+        kind: EnrollKind,
+        created_by: &str,
+    ) -> Result<MintedEnrollToken, FleetError> {
         let secret = token::mint(TokenKind::Enroll).map_err(|_| FleetError::Random)?;
         let (id, now) = (id::new(id::Kind::EnrollToken), clock::now_micros());
         let expires_at = now.saturating_add(micros(TOKEN_LIFE));
         let sha256 = token::hash(secret.as_bytes());
-        let row = NewEnrollToken { id: &id, kind: KIND, sha256: &sha256, created_by, now, expires_at };
+        let row = NewEnrollToken { id: &id, kind: kind.as_str(), sha256: &sha256, created_by, now, expires_at };
         enroll::insert(tx, row).await?;
         Ok(MintedEnrollToken { text: token_text::text(&secret, self.ca_pem()), id, expires_at })
     }
@@ -132,7 +158,7 @@ impl Fleet {
         }
         let mut tx = self.db.begin().await?;
         let now = clock::now_micros();
-        spend(&mut tx, token, &fingerprint, node_id, now).await?;
+        spend(&mut tx, (EnrollKind::Node, token), &fingerprint, node_id, now).await?;
         let known = nodes::find(&mut tx, node_id).await?;
         let key = match &known {
             Some(node) if node.revoked_at.is_some() => return Err(EnrollError::Revoked),
@@ -241,14 +267,21 @@ fn check_id(node_id: &str) -> Result<(), EnrollError> {
 }
 
 /// Uses up the token for this key and node, or finds that it was used by them.
-async fn spend(tx: &mut Tx, token: &str, fingerprint: &[u8], node_id: &str, now: i64) -> Result<(), EnrollError> {
+pub(super) async fn spend(
+    tx: &mut Tx,
+    (kind, token): (EnrollKind, &str),
+    fingerprint: &[u8],
+    node_id: &str,
+    now: i64,
+) -> Result<(), EnrollError> {
+    let kind = kind.as_str();
     let sha256 = token::hash(token.as_bytes());
-    let row = enroll::find(tx, KIND, &sha256).await?.filter(|row| row.expires_at > now).ok_or(EnrollError::Token)?;
+    let row = enroll::find(tx, kind, &sha256).await?.filter(|row| row.expires_at > now).ok_or(EnrollError::Token)?;
     if row.used_by_public_key.is_none() && enroll::mark_used(tx, &row.id, fingerprint, node_id, now).await? {
         return Ok(());
     }
     // Used: before, or a moment ago by another process.
-    let row = enroll::find(tx, KIND, &sha256).await?.ok_or(EnrollError::Token)?;
+    let row = enroll::find(tx, kind, &sha256).await?.ok_or(EnrollError::Token)?;
     let EnrollTokenRow { used_by_public_key, used_by_id, .. } = row;
     let same = used_by_public_key.as_deref() == Some(fingerprint) && used_by_id.as_deref() == Some(node_id);
     if same { Ok(()) } else { Err(EnrollError::TokenUsed) }

@@ -5,12 +5,13 @@
 //! socket it could open), never by a message alone; its sealing key is stored
 //! sealed and given to that node only.
 //! Deliberately absent: REST shapes, sockets (`grpc`), and anything about bots'
-//! containers.
+//! containers but who their runners are.
 
 mod authority;
 pub mod ca;
 pub mod enroll;
 mod keys;
+mod runners;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -39,7 +40,7 @@ use crate::vault::{Purpose, Vault, VaultError};
 use ca::{Authority, CaError};
 
 pub use crate::snapshot::rollout::RolloutCounts;
-pub use enroll::{EnrollError, Enrolled, MintedEnrollToken};
+pub use enroll::{EnrollError, EnrollKind, Enrolled, MintedEnrollToken};
 pub use keys::{Cooling, KeyStates};
 pub use view::NodeView;
 #[cfg(test)]

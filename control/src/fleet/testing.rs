@@ -10,6 +10,9 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{Fleet, FleetOptions};
+use crate::config::ContainerConfig;
+use crate::runtime::Runtime;
+use crate::runtime::subnet::BotPool;
 use crate::store::bot_tokens::{self, BotTokenRow};
 use crate::store::bots::{self, BotRow, Limits};
 use crate::store::provider_keys::{self, ProviderKeyRow};
@@ -64,6 +67,13 @@ impl Plane {
     /// The same database, as another process of the control plane sees it.
     pub(crate) async fn again(&self) -> Arc<Fleet> {
         open(&self.db, &self.vault).await
+    }
+
+    /// Bots that we run, of this database.
+    pub(crate) async fn runtime(&self) -> Arc<Runtime> {
+        let patience = Duration::from_secs(5);
+        let config = ContainerConfig { pool: BotPool::default(), pull_timeout: patience, start_timeout: patience };
+        Runtime::open(self.db.clone(), self.vault.clone(), config).await.expect("opens")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -131,6 +141,7 @@ async fn rows(tx: &mut Tx, vault: &Vault) {
         expires_at: None,
         revoked_at: None,
         created_at: now,
+        network: None,
     };
     bot_tokens::insert(tx, &token).await.expect("token");
     let secret = NewSecret::parse(Zeroizing::new(SECRET.into())).expect("printable");
@@ -161,7 +172,7 @@ async fn rows(tx: &mut Tx, vault: &Vault) {
     provider_keys::insert(tx, &key).await.expect("key");
 }
 
-fn bot(now: i64) -> BotRow {
+pub(crate) fn bot(now: i64) -> BotRow {
     BotRow {
         id: "bot_1".into(),
         tenant_id: "ten_1".into(),
@@ -195,5 +206,6 @@ fn bot(now: i64) -> BotRow {
         version: 1,
         created_at: now,
         updated_at: now,
+        container: None,
     }
 }

@@ -31,7 +31,7 @@ impl FleetService for Service {
         peer.check(&node_id)?;
         let enrolled = match peer {
             Peer::Local => self.fleet.enroll_local(&node_id, "").await,
-            Peer::Node(_) | Peer::Stranger => self.fleet.renew(&node_id, &csr_der).await,
+            Peer::Node(_) | Peer::Runner(_) | Peer::Stranger => self.fleet.renew(&node_id, &csr_der).await,
         };
         self.answer(enrolled)
     }
@@ -52,7 +52,7 @@ impl Service {
     }
 }
 
-fn refusal(error: &EnrollError) -> Status {
+pub(super) fn refusal(error: &EnrollError) -> Status {
     let text = error.to_string();
     match error {
         EnrollError::NodeId | EnrollError::Request => Status::invalid_argument(text),

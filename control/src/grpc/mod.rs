@@ -1,16 +1,17 @@
-//! The nodes' door: gRPC over a Unix socket for this machine, over mTLS for
+//! The door of nodes and runners: gRPC over a Unix socket for this machine, over mTLS for
 //! every other.
 //!
-//! Invariant: a handler acts for the node that the transport proves, and only
+//! Invariant: a handler acts for the node or runner that the transport proves, and only
 //! enrolment may be asked for without a certificate. TCP without TLS does not
 //! exist here.
 //! Deliberately absent: what the calls do (`fleet`, `snapshot`, `ingest`,
-//! `quota`).
+//! `quota`, `runtime`).
 
 mod account_ids;
 mod enroll;
 mod peer;
 pub mod quota;
+mod runner;
 mod sync;
 mod usage;
 
@@ -27,6 +28,7 @@ use clawgate_shared::proto::node::config_sync_server::ConfigSyncServer;
 use clawgate_shared::proto::node::fleet_server::FleetServer;
 use clawgate_shared::proto::node::quota_leases_server::QuotaLeasesServer;
 use clawgate_shared::proto::node::usage_ingest_server::UsageIngestServer;
+use clawgate_shared::proto::runner::runner_server::RunnerServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -35,6 +37,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::fleet::Fleet;
 use crate::fleet::ca::CaError;
+use crate::runtime::Runtime;
 use peer::Transport;
 
 /// A silent connection is asked for a sign of life after this.
@@ -47,6 +50,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const MAX_STREAMS: u32 = 256;
 /// Largest message of enrolment and of a node's stream, in bytes.
 const MAX_SMALL_MESSAGE: usize = 256 << 10;
+/// Largest list of containers, or answer of a runner, in bytes.
+const MAX_LIST: usize = 8 << 20;
 /// Largest batch of usage records, in bytes.
 const MAX_BATCH: usize = 16 << 20;
 /// Largest call for leases, in bytes: more than its most claims need.
@@ -84,9 +89,13 @@ pub enum ServeError {
 ///
 /// # Errors
 /// See [`ServeError`].
-pub async fn serve_unix(path: &Path, fleet: Arc<Fleet>, mut stop: watch::Receiver<bool>) -> Result<(), ServeError> {
+pub async fn serve_unix(
+    path: &Path,
+    (fleet, runtime): (Arc<Fleet>, Arc<Runtime>),
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
     let listener = bind(path).await?;
-    let router = services(Server::builder(), fleet, Transport::Local, &stop);
+    let router = services(Server::builder(), (fleet, runtime), Transport::Local, &stop);
     let incoming = UnixListenerStream::new(listener);
     let served = router.serve_with_incoming_shutdown(incoming, async move { stopped(&mut stop).await }).await;
     // A leftover only costs the next start a connection attempt.
@@ -100,7 +109,7 @@ pub async fn serve_unix(path: &Path, fleet: Arc<Fleet>, mut stop: watch::Receive
 /// See [`ServeError`].
 pub async fn serve_mtls(
     listener: TcpListener,
-    fleet: Arc<Fleet>,
+    (fleet, runtime): (Arc<Fleet>, Arc<Runtime>),
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     // A process has one; whoever was first chose the same.
@@ -112,16 +121,22 @@ pub async fn serve_mtls(
         // Enrolment has no certificate yet; every other handler asks for one.
         .client_auth_optional(true)
         .timeout(HANDSHAKE);
-    let router = services(Server::builder().tls_config(tls)?, fleet, Transport::Tls, &stop);
+    let router = services(Server::builder().tls_config(tls)?, (fleet, runtime), Transport::Tls, &stop);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Ok(router.serve_with_incoming_shutdown(incoming, async move { stopped(&mut stop).await }).await?)
 }
 
-fn services(server: Server, fleet: Arc<Fleet>, transport: Transport, stop: &watch::Receiver<bool>) -> Router {
+fn services(
+    server: Server,
+    (fleet, runtime): (Arc<Fleet>, Arc<Runtime>),
+    transport: Transport,
+    stop: &watch::Receiver<bool>,
+) -> Router {
     let enroll = FleetServer::new(enroll::Service { fleet: Arc::clone(&fleet), transport });
     let sync = ConfigSyncServer::new(sync::Service { fleet: Arc::clone(&fleet), transport, stop: stop.clone() });
     let quota = QuotaLeasesServer::new(quota::Service { fleet: Arc::clone(&fleet), transport });
     let ids = AccountIdsServer::new(account_ids::Service { fleet: Arc::clone(&fleet), transport });
+    let runner = runner::Service { fleet: Arc::clone(&fleet), runtime, transport, stop: stop.clone() };
     let usage = UsageIngestServer::new(usage::Service { fleet, transport });
     server
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -134,6 +149,7 @@ fn services(server: Server, fleet: Arc<Fleet>, transport: Transport, stop: &watc
         .add_service(sync.max_decoding_message_size(MAX_SMALL_MESSAGE))
         .add_service(quota.max_decoding_message_size(MAX_TRADE))
         .add_service(ids.max_decoding_message_size(MAX_SMALL_MESSAGE))
+        .add_service(RunnerServer::new(runner).max_decoding_message_size(MAX_LIST))
         .add_service(usage.max_decoding_message_size(MAX_BATCH))
 }
 

@@ -2,7 +2,7 @@
 
 use tonic::{Request, Status};
 
-use crate::fleet::ca::node_of_certificate;
+use crate::fleet::ca::{node_of_certificate, runner_of_certificate};
 
 /// How a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(super) enum Peer {
     Local,
     /// The node that its certificate names.
     Node(String),
+    /// The runner that its certificate names.
+    Runner(String),
     /// Over TLS without a certificate of ours.
     Stranger,
 }
@@ -31,8 +33,12 @@ impl Peer {
             Transport::Local => Self::Local,
             Transport::Tls => request
                 .peer_certs()
-                .and_then(|chain| chain.first().and_then(|leaf| node_of_certificate(leaf)))
-                .map_or(Self::Stranger, Self::Node),
+                .and_then(|chain| {
+                    let leaf = chain.first()?;
+                    let node = node_of_certificate(leaf).map(Self::Node);
+                    node.or_else(|| runner_of_certificate(leaf).map(Self::Runner))
+                })
+                .unwrap_or(Self::Stranger),
         }
     }
 
@@ -43,7 +49,22 @@ impl Peer {
         match self {
             Self::Local => Ok(()),
             Self::Node(proved) if proved == claimed => Ok(()),
-            Self::Node(_) => Err(Status::permission_denied("the certificate belongs to another node")),
+            Self::Node(_) | Self::Runner(_) => {
+                Err(Status::permission_denied("the certificate belongs to another node"))
+            }
+            Self::Stranger => Err(Status::unauthenticated("a client certificate is required; enrol first")),
+        }
+    }
+
+    /// Refuses a caller that is not the runner it claims to be.
+    #[allow(clippy::result_large_err)]
+    pub(super) fn check_runner(&self, claimed: &str) -> Result<(), Status> {
+        match self {
+            Self::Local => Ok(()),
+            Self::Runner(proved) if proved == claimed => Ok(()),
+            Self::Node(_) | Self::Runner(_) => {
+                Err(Status::permission_denied("the certificate belongs to another runner"))
+            }
             Self::Stranger => Err(Status::unauthenticated("a client certificate is required; enrol first")),
         }
     }
@@ -61,5 +82,12 @@ mod tests {
         assert_eq!(code(Peer::Node("node_1".into())), None);
         assert_eq!(code(Peer::Node("node_2".into())), Some(Code::PermissionDenied));
         assert_eq!(code(Peer::Stranger), Some(Code::Unauthenticated));
+        assert_eq!(code(Peer::Runner("node_1".into())), Some(Code::PermissionDenied));
+        let runner = |peer: Peer| peer.check_runner("run_1").err().map(|status| status.code());
+        assert_eq!(runner(Peer::Local), None);
+        assert_eq!(runner(Peer::Runner("run_1".into())), None);
+        assert_eq!(runner(Peer::Runner("run_2".into())), Some(Code::PermissionDenied));
+        assert_eq!(runner(Peer::Node("run_1".into())), Some(Code::PermissionDenied));
+        assert_eq!(runner(Peer::Stranger), Some(Code::Unauthenticated));
     }
 }

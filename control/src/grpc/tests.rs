@@ -45,7 +45,7 @@ fn parts(text: &str) -> (String, String) {
 
 async fn minted(plane: &Plane) -> (String, String) {
     let mut tx = plane.db.begin().await.expect("begins");
-    let token = plane.fleet.mint_enroll_token(&mut tx, "test").await.expect("mints");
+    let token = plane.fleet.mint_enroll_token(&mut tx, crate::fleet::EnrollKind::Node, "test").await.expect("mints");
     tx.commit().await.expect("commits");
     parts(&token.text)
 }
@@ -53,7 +53,7 @@ async fn minted(plane: &Plane) -> (String, String) {
 async fn tls_address(plane: &Plane) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("address");
-    tokio::spawn(serve_mtls(listener, plane.fleet.clone(), plane.stop()));
+    tokio::spawn(serve_mtls(listener, (plane.fleet.clone(), plane.runtime().await), plane.stop()));
     address
 }
 
@@ -69,7 +69,7 @@ async fn dial(address: std::net::SocketAddr, ca: &str, identity: Option<(&str, &
 async fn unix_channel(plane: &Plane) -> Channel {
     let path = plane.path("grpc.sock");
     tokio::spawn({
-        let (path, fleet, stop) = (path.clone(), plane.fleet.clone(), plane.stop());
+        let (path, fleet, stop) = (path.clone(), (plane.fleet.clone(), plane.runtime().await), plane.stop());
         async move { serve_unix(&path, fleet, stop).await }
     });
     dial_unix(&path).await
@@ -194,7 +194,7 @@ async fn the_socket_is_private_and_replaced_only_when_nobody_listens() {
     drop(std::os::unix::net::UnixListener::bind(&path).expect("a leftover"));
     let channel = unix_channel(&plane).await;
     assert_eq!(std::fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
-    let second = serve_unix(&path, plane.fleet.clone(), plane.stop()).await;
+    let second = serve_unix(&path, (plane.fleet.clone(), plane.runtime().await), plane.stop()).await;
     assert!(matches!(second, Err(ServeError::InUse(_))));
     let node = node_id();
     let one = enroll(channel.clone(), &node, "", Vec::new()).await.expect("the socket is the right");

@@ -106,6 +106,8 @@ const PROBLEMS: &[Entry] = &[
         ["Changing where a key is sent needs the secret again.", "更改密钥的发送地址时必须重新提供密钥。"]),
     entry("not_run_by_us", ["Not run by us", "非本系统运行"],
         ["This bot's adapter is external: it is started and stopped where it runs. Suspend it to refuse its requests.", "该机器人为外部（external）适配器：请在其运行处启动或停止。如需拒绝其请求，请将其暂停。"]),
+    entry("runner_failed", ["Runner not available", "运行器不可用"],
+        ["The bot's runner does not do this now ({reason}); look at the bot's diagnostics, then try again.", "该机器人的运行器目前无法执行此操作（{reason}）；请查看其诊断信息后重试。"]),
     entry("idempotency_key_reused", ["Idempotency key reused", "幂等键被重复使用"],
         ["This Idempotency-Key was used for a different request.", "此 Idempotency-Key 已用于另一个不同的请求。"]),
     entry("idempotency_in_progress", ["Still in progress", "仍在处理中"],

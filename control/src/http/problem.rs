@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::messages::{self, Language};
+use crate::runtime::orders::Failure;
 
 /// One field of the request that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +86,13 @@ impl Problem {
     #[must_use]
     pub fn not_found(what: &'static str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found").with("what", what)
+    }
+
+    /// 503: the bot's runner does not do it now.
+    #[must_use]
+    pub fn runner_failed(failure: &Failure) -> Self {
+        tracing::warn!(reason = failure.reason.as_str(), cause = %failure, "a runner did not do what it was asked");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "runner_failed").with("reason", failure.reason.as_str())
     }
 
     /// 500; the cause goes to the log here and nowhere else.

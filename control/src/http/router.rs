@@ -27,12 +27,17 @@ use super::v1::provider_keys::views::{ProviderKeyHealth, ProviderKeyVerification
 use super::v1::usage::sums::{BreakdownQuery, StatsQuery, TrendQuery};
 use super::v1::usage::views::{UsageBreakdown, UsageLog, UsageStats, UsageTrend};
 use super::v1::{
-    api_tokens, audit, auth, bots, limits, nodes, prices, projects, provider_keys, quotas, tenants, usage, vendors,
+    api_tokens, audit, auth, bots, diagnostics, limits, live, nodes, prices, projects, provider_keys, quotas,
+    resource_quota, runners, tenants, usage, vendors,
 };
 use crate::app::metrics::Metrics;
 
 /// Paths of the original designs and what they mean today.
 pub const ALIASES: &[(&str, &str)] = &[
+    // Before what they begin with.
+    ("/api/bot/admin/orphans", "/api/v1/diagnostics/orphans"),
+    ("/api/bot/admin/cleanup", "/api/v1/diagnostics/cleanup"),
+    ("/api/bot/status-stream", "/api/v1/events"),
     ("/api/bot", "/api/v1/bots"),
     ("/api/provider-key", "/api/v1/provider-keys"),
     ("/api/v1/instances", "/api/v1/bots"),
@@ -41,7 +46,7 @@ pub const ALIASES: &[(&str, &str)] = &[
 /// The whole list.
 #[must_use]
 pub fn api() -> Api {
-    usage(limits(quotas(prices(bots(provider_keys(platform(tenancy(Api::default()))))))))
+    runtime(usage(limits(quotas(prices(bots(provider_keys(platform(tenancy(Api::default())))))))))
 }
 
 #[rustfmt::skip] // the list is read line by line
@@ -196,6 +201,48 @@ fn bots(api: Api) -> Api {
         .post("/api/v1/bots/{hostname}/token", tokens::rotate,
             Doc::new("rotateBotToken", "Mints a token that replaces all others after an overlap").of_tenant().optional_body::<RotateBotToken>().creates().reaches_nodes()
                 .answers::<BotTokenView>(201))
+}
+
+#[rustfmt::skip] // the list is read line by line
+fn runtime(api: Api) -> Api {
+    use bots::history::{self as of, BotDiagnostics, BotEventView, BotLogs, BotMetrics, LogsQuery, MetricsQuery};
+    use diagnostics::{CleanUp, Orphans};
+    use resource_quota::{ResourceLimits, ResourceQuotaView};
+    use runners::RunnerView;
+    api.get("/api/v1/bots/{hostname}/events", of::events,
+            Doc::new("listBotEvents", "What happened to a bot that we run, newest first").of_tenant().query::<PageQuery>()
+                .answers_page::<BotEventView>())
+        .get("/api/v1/bots/{hostname}/status-history", of::status_history,
+            Doc::new("listBotStatusHistory", "The statuses of a bot that we run, newest first").of_tenant().query::<PageQuery>()
+                .answers_page::<BotEventView>())
+        .get("/api/v1/bots/{hostname}/logs", of::logs,
+            Doc::new("getBotLogs", "The last lines that a bot wrote").of_tenant().query::<LogsQuery>().answers::<BotLogs>(200))
+        .get("/api/v1/bots/{hostname}/metrics", of::metrics,
+            Doc::new("getBotMetrics", "What a bot takes, minute by minute").of_tenant().query::<MetricsQuery>()
+                .answers::<BotMetrics>(200))
+        .get("/api/v1/bots/{hostname}/diagnostics", of::diagnostics,
+            Doc::new("getBotDiagnostics", "What is known of why a bot is as it is").of_tenant().answers::<BotDiagnostics>(200))
+        .get("/api/v1/runners", runners::list,
+            Doc::new("listRunners", "Runners, which hold container engines").answers_page::<RunnerView>())
+        .get("/api/v1/runners/{id}", runners::get,
+            Doc::new("getRunner", "One runner").answers::<RunnerView>(200))
+        .delete("/api/v1/runners/{id}", runners::revoke,
+            Doc::new("revokeRunner", "Shuts a runner out for good; its stream ends").answers_nothing(204))
+        .post("/api/v1/runners/enroll-tokens", runners::mint,
+            Doc::new("createRunnerEnrollToken", "Mints a token for one new runner: 15 minutes, once").optional_body::<nodes::CreateEnrollToken>().creates()
+                .answers::<nodes::EnrollToken>(201))
+        .get("/api/v1/diagnostics/orphans", diagnostics::orphans,
+            Doc::new("listOrphans", "Containers without a bot, and bots without a container").answers::<Orphans>(200))
+        .post("/api/v1/diagnostics/cleanup", diagnostics::cleanup,
+            Doc::new("cleanUp", "Clears up what is out of place").answers::<CleanUp>(200))
+        .get("/api/v1/tenants/{id}/resource-quota", resource_quota::get,
+            Doc::new("getResourceQuota", "What the bots of a tenant may take together").answers::<ResourceQuotaView>(200))
+        .put("/api/v1/tenants/{id}/resource-quota", resource_quota::replace,
+            Doc::new("replaceResourceQuota", "Replaces what the bots of a tenant may take together").body::<ResourceLimits>()
+                .answers::<ResourceQuotaView>(200))
+        .get("/api/v1/events", live::events,
+            Doc::new("watchEvents", "What just happened, as server-sent events; Last-Event-ID goes on where it broke").of_tenant()
+                .answers_text(200, &["text/event-stream"]))
 }
 
 #[rustfmt::skip] // the list is read line by line
@@ -410,6 +457,8 @@ mod tests {
             ("/api/provider-key/health", "/api/v1/provider-keys/health"),
             ("/api/v1/instances/demo/start", "/api/v1/bots/demo/start"),
             ("/api/v1/bots", "/api/v1/bots"),
+            ("/api/bot/admin/orphans", "/api/v1/diagnostics/orphans"),
+            ("/api/bot/status-stream", "/api/v1/events"),
             ("/api/bottle", "/api/bottle"),
         ] {
             let request = Request::builder().uri(path).body(Body::empty()).expect("request");

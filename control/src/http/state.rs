@@ -11,6 +11,7 @@ use super::problem::Problem;
 use super::rollout::Prefer;
 use crate::domain::{Domain, Done};
 use crate::fleet::Fleet;
+use crate::runtime::Runtime;
 use crate::store::{Db, ReadConn, StoreError};
 
 /// Shared by all handlers; cheap to clone.
@@ -23,6 +24,8 @@ pub struct Parts {
     pub domain: Domain,
     /// Nodes.
     pub fleet: Arc<Fleet>,
+    /// Bots that we run.
+    pub runtime: Arc<Runtime>,
     /// Base of the URLs a new bot is told.
     pub public_url: String,
     /// Hash of the bootstrap admin token.
@@ -54,6 +57,8 @@ impl App {
     pub fn committed<T>(&self, done: Done<T>) -> (T, Option<u64>) {
         if done.revision.is_some() {
             self.fleet.config_changed();
+            // What is wanted of a bot may have changed with it.
+            self.runtime.wake();
         }
         (done.value, done.revision)
     }

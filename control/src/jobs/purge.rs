@@ -1,6 +1,8 @@
 //! Clears away what has served its purpose.
 
-use crate::store::{Db, StoreError, account_ids, enroll, idempotency, quota_leases, quota_windows, usage_ingest};
+use crate::store::{
+    Db, StoreError, account_ids, bot_events, enroll, idempotency, quota_leases, quota_windows, usage_ingest,
+};
 
 /// How long an expired enrolment token is kept, so that its refusal can be
 /// told apart in the log; microseconds.
@@ -17,6 +19,9 @@ const WINDOW_AGES: (i64, i64) = (2 * 24 * 3600 * 1_000_000, 400 * 24 * 3600 * 1_
 /// deleted; microseconds.
 const ID_AGES: (i64, i64) = (35 * 24 * 3600 * 1_000_000, 400 * 24 * 3600 * 1_000_000);
 
+/// How long history and minutes of bots that we run are kept; microseconds.
+const HISTORY_AGE: i64 = 30 * 24 * 3600 * 1_000_000;
+
 /// How many rows went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
@@ -32,6 +37,8 @@ pub struct Purged {
     pub quota_leases: u64,
     /// Ids in vendor accounts that nobody used for long.
     pub account_ids: u64,
+    /// What happened long ago to bots that we run.
+    pub bot_history: u64,
 }
 
 /// One run.
@@ -52,6 +59,7 @@ pub async fn run(db: &Db, now: i64) -> Result<Purged, StoreError> {
         .await?,
         quota_leases: quota_leases::purge(&mut tx).await?,
         account_ids: account_ids::purge(&mut tx, now.saturating_sub(ID_AGES.0), now.saturating_sub(ID_AGES.1)).await?,
+        bot_history: bot_events::purge(&mut tx, now.saturating_sub(HISTORY_AGE)).await?,
     };
     tx.commit().await?;
     Ok(purged)
@@ -68,7 +76,8 @@ mod tests {
     async fn only_what_expired_a_day_ago_goes() {
         let plane = Plane::new().await;
         let mut tx = plane.db.begin().await.expect("begins");
-        let token = plane.fleet.mint_enroll_token(&mut tx, "test").await.expect("mints");
+        let token =
+            plane.fleet.mint_enroll_token(&mut tx, crate::fleet::EnrollKind::Node, "test").await.expect("mints");
         tx.commit().await.expect("commits");
         let purged = |enroll_tokens| Purged { enroll_tokens, ..Purged::default() };
         assert_eq!(run(&plane.db, clock::now_micros()).await.expect("runs"), purged(0));

@@ -131,8 +131,9 @@ pub async fn assemble(tx: &mut Tx, vault: &Vault, extra: &Extra, now: i64) -> Re
     }
     let mut tokens: HashMap<String, Vec<BotToken>> = HashMap::new();
     for row in bot_tokens::usable(tx, now).await? {
-        let BotTokenRow { id, bot_id, sha256, expires_at, .. } = row;
-        let token = BotToken { id, sha256, expires_at_micros: expires_at.unwrap_or(0) };
+        let BotTokenRow { id, bot_id, sha256, expires_at, network, .. } = row;
+        let token =
+            BotToken { id, sha256, expires_at_micros: expires_at.unwrap_or(0), network: network.unwrap_or_default() };
         tokens.entry(bot_id).or_default().push(token);
     }
     for row in bots::all(tx).await? {

@@ -20,7 +20,12 @@ pub(crate) fn parts() -> Parts {
             project_id: "prj_1".into(),
             hostname: "alpha".into(),
             state: BotState::Enabled.into(),
-            tokens: vec![BotToken { id: "tok_1".into(), sha256: vec![7; 32], expires_at_micros: 0 }],
+            tokens: vec![BotToken {
+                id: "tok_1".into(),
+                sha256: vec![7; 32],
+                expires_at_micros: 0,
+                network: String::new(),
+            }],
             key_strategy: "round_robin".into(),
             on_disconnect: "cancel".into(),
             include_usage: "auto".into(),

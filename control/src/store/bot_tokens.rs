@@ -9,11 +9,11 @@ use super::row::RowExt as _;
 
 macro_rules! columns {
     () => {
-        "id, bot_id, name, sha256, last4, expires_at, revoked_at, created_at"
+        "id, bot_id, name, sha256, last4, expires_at, revoked_at, created_at, network"
     };
 }
 
-const INSERT: &str = concat!("INSERT INTO bot_tokens (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)");
+const INSERT: &str = concat!("INSERT INTO bot_tokens (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)");
 const SELECT_OF_BOT: &str = concat!("SELECT ", columns!(), " FROM bot_tokens WHERE bot_id = $1 ORDER BY id");
 const SELECT_USABLE: &str = concat!(
     "SELECT ",
@@ -46,6 +46,8 @@ pub struct BotTokenRow {
     pub revoked_at: Option<i64>,
     /// Unix microseconds.
     pub created_at: i64,
+    /// The CIDR block that it is good from; `None`: anywhere.
+    pub network: Option<String>,
 }
 
 fn read(row: &AnyRow) -> Result<BotTokenRow, StoreError> {
@@ -58,6 +60,7 @@ fn read(row: &AnyRow) -> Result<BotTokenRow, StoreError> {
         expires_at: row.opt_int("expires_at")?,
         revoked_at: row.opt_int("revoked_at")?,
         created_at: row.int("created_at")?,
+        network: row.opt_text("network")?,
     })
 }
 
@@ -75,6 +78,7 @@ pub async fn insert(conn: &mut AnyConnection, row: &BotTokenRow) -> Result<(), S
         .bind(row.expires_at)
         .bind(row.revoked_at)
         .bind(row.created_at)
+        .bind(row.network.clone())
         .execute(conn)
         .await?;
     Ok(())

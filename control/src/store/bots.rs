@@ -1,10 +1,11 @@
 //! Bots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
+use super::containers::{self, ContainerRow};
 use super::error::StoreError;
 use super::fetch::{self, Statement};
 use super::page::{Page, Paged};
@@ -46,10 +47,12 @@ const SELECT_PAGE: &str = concat!(
 );
 const COUNT: &str = "SELECT COUNT(*) AS n FROM bots WHERE tenant_id = $1 AND ($2 = '' OR project_id = $2) \
     AND ($3 = '' OR owner = $3)";
-const STATS: &str = "SELECT status, enabled, suspended, COUNT(*) AS n FROM bots WHERE tenant_id = $1 \
-    GROUP BY status, enabled, suspended";
-const STATS_ALL: &str =
-    "SELECT status, enabled, suspended, COUNT(*) AS n FROM bots GROUP BY status, enabled, suspended";
+const STATS: &str = "SELECT COALESCE(c.status, b.status) AS status, b.enabled, b.suspended, COUNT(*) AS n FROM bots b \
+    LEFT JOIN bot_containers c ON c.bot_id = b.id WHERE b.tenant_id = $1 GROUP BY 1, 2, 3";
+const STATS_ALL: &str = "SELECT COALESCE(c.status, b.status) AS status, b.enabled, b.suspended, COUNT(*) AS n \
+    FROM bots b LEFT JOIN bot_containers c ON c.bot_id = b.id GROUP BY 1, 2, 3";
+const SELECT_BY_ID: &str = concat!("SELECT ", columns!(), " FROM bots WHERE id = $1");
+const SELECT_RUN: &str = concat!("SELECT ", columns!(), " FROM bots WHERE adapter <> 'external' ORDER BY id");
 
 /// What one bot may use at once or per minute; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,7 +117,7 @@ pub struct BotRow {
     pub template: Option<String>,
     /// What we want.
     pub desired_state: DesiredState,
-    /// What is observed.
+    /// What is observed; of a bot that we run it is what `container` says.
     pub status: BotStatus,
     /// Why.
     pub status_reason: String,
@@ -130,6 +133,9 @@ pub struct BotRow {
     pub created_at: i64,
     /// Unix microseconds.
     pub updated_at: i64,
+    /// Of a bot that we run; in a table of its own, which this module only
+    /// reads, and not for [`all`].
+    pub container: Option<Box<ContainerRow>>,
 }
 
 fn read(row: &AnyRow) -> Result<BotRow, StoreError> {
@@ -173,6 +179,7 @@ fn read(row: &AnyRow) -> Result<BotRow, StoreError> {
         version: row.uint("version")?,
         created_at: row.int("created_at")?,
         updated_at: row.int("updated_at")?,
+        container: None,
     })
 }
 
@@ -244,17 +251,54 @@ pub async fn delete(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreErr
 pub async fn get(conn: &mut AnyConnection, tenant_id: &str, hostname: &str) -> Result<Option<BotRow>, StoreError> {
     let found = fetch::one(conn, sqlx::query(SELECT).bind(tenant_id).bind(hostname), read).await?;
     let mut rows: Vec<BotRow> = found.into_iter().collect();
-    with_quotas(conn, &mut rows).await?;
+    with_the_rest(conn, &mut rows).await?;
     Ok(rows.pop())
 }
 
-async fn with_quotas(conn: &mut AnyConnection, rows: &mut [BotRow]) -> Result<(), StoreError> {
+/// By id, of any tenant.
+///
+/// # Errors
+/// As the statement.
+pub async fn by_id(conn: &mut AnyConnection, id: &str) -> Result<Option<BotRow>, StoreError> {
+    let found = fetch::one(conn, sqlx::query(SELECT_BY_ID).bind(id.to_owned()), read).await?;
+    let mut rows: Vec<BotRow> = found.into_iter().collect();
+    with_the_rest(conn, &mut rows).await?;
+    Ok(rows.pop())
+}
+
+/// Every bot that we run, of every tenant, with its container.
+///
+/// # Errors
+/// As the statements.
+pub async fn run_by_us(conn: &mut AnyConnection) -> Result<Vec<BotRow>, StoreError> {
+    let mut rows = fetch::all(conn, sqlx::query(SELECT_RUN), read).await?;
+    let found = containers::all(conn).await?.into_iter().map(|row| (row.bot_id.clone(), row)).collect();
+    add_containers(&mut rows, found);
+    Ok(rows)
+}
+
+async fn with_the_rest(conn: &mut AnyConnection, rows: &mut [BotRow]) -> Result<(), StoreError> {
     let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let mut found = quotas::of_bots(conn, &ids).await?;
-    for row in rows {
+    let run: Vec<&str> =
+        rows.iter().filter(|row| row.adapter != Adapter::External).map(|row| row.id.as_str()).collect();
+    let of_bots = containers::of_bots(conn, &run).await?;
+    for row in rows.iter_mut() {
         row.quotas = found.remove(&row.id).unwrap_or_default();
     }
+    add_containers(rows, of_bots);
     Ok(())
+}
+
+fn add_containers(rows: &mut [BotRow], mut found: HashMap<String, ContainerRow>) {
+    for row in rows {
+        if let Some(container) = found.remove(&row.id) {
+            row.status = container.seen.status;
+            row.status_since = container.seen.since;
+            row.status_reason.clone_from(&container.seen.text);
+            row.container = Some(Box::new(container));
+        }
+    }
 }
 
 /// Every bot of every tenant, by id.
@@ -288,7 +332,7 @@ pub async fn list(
     let counted = sqlx::query(COUNT).bind(tenant_id).bind(project).bind(owner);
     let rows = sqlx::query(SELECT_PAGE).bind(tenant_id).bind(project).bind(owner);
     let mut paged = fetch::page(conn, page, counted, rows, read, |row| &row.id).await?;
-    with_quotas(conn, &mut paged.rows).await?;
+    with_the_rest(conn, &mut paged.rows).await?;
     Ok(paged)
 }
 

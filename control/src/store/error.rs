@@ -17,6 +17,8 @@ pub enum Constraint {
     BotHostname,
     /// Hash of a bot, API or enrolment token: never by chance.
     TokenHash,
+    /// A bot's block of the pool of networks.
+    Subnet,
     /// `(principal, idempotency key)`.
     IdempotencyKey,
     /// Any other unique rule or primary key.
@@ -37,6 +39,7 @@ const UNIQUE_RULES: &[(&str, &str, Constraint)] = &[
     ("bot_tokens_sha256_key", "bot_tokens.sha256", Constraint::TokenHash),
     ("api_tokens_sha256_key", "api_tokens.sha256", Constraint::TokenHash),
     ("enroll_tokens_sha256_key", "enroll_tokens.sha256", Constraint::TokenHash),
+    ("bot_containers_subnet_key", "bot_containers.subnet", Constraint::Subnet),
     (
         "idempotency_keys_pkey",
         "idempotency_keys.principal, idempotency_keys.idempotency_key",

@@ -72,6 +72,12 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0008_usage_sessions.sql"),
         postgres: include_str!("../../../migrations/postgres/0008_usage_sessions.sql"),
     },
+    Migration {
+        version: 9,
+        name: "bot_containers",
+        sqlite: include_str!("../../../migrations/sqlite/0009_bot_containers.sql"),
+        postgres: include_str!("../../../migrations/postgres/0009_bot_containers.sql"),
+    },
 ];
 
 const CREATE_LEDGER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (version BIGINT PRIMARY KEY, \

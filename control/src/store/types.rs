@@ -136,14 +136,104 @@ text_enum!(
     BotStatus {
         /// Not run by us; its token works.
         External => "external",
-        /// Nothing runs.
-        Stopped => "stopped",
-        /// On its way up.
+        /// To run, and no runner has taken it up.
+        Pending => "pending",
+        /// Its image is fetched.
+        Pulling => "pulling",
+        /// Its container is made.
+        Creating => "creating",
+        /// Its container runs; its probe has not answered yet.
         Starting => "starting",
-        /// Up.
+        /// Up, and healthy where it has a probe.
         Running => "running",
-        /// Failed.
+        /// Up; its probe fails.
+        Unhealthy => "unhealthy",
+        /// On its way down.
+        Stopping => "stopping",
+        /// Nothing runs, as wanted.
+        Stopped => "stopped",
+        /// Nothing runs, because the bot is suspended.
+        Suspended => "suspended",
+        /// It ended by itself; it is started again after a while.
+        Crashed => "crashed",
+        /// It cannot be run as it is.
         Error => "error",
+    }
+);
+
+text_enum!(
+    /// Why a bot that we run is as it is.
+    Reason {
+        /// Nothing to explain.
+        None => "",
+        /// No runner has the labels and the room.
+        NoRunner => "no_runner",
+        /// Its runner is not connected.
+        RunnerAway => "runner_away",
+        /// Its runner has no engine at hand.
+        EngineUnavailable => "engine_unavailable",
+        /// There is no such image, or it may not be fetched.
+        ImageNotFound => "image_not_found",
+        /// Fetching the image failed.
+        PullFailed => "pull_failed",
+        /// Fetching the image takes too long.
+        PullTimeout => "pull_timeout",
+        /// The container could not be made.
+        CreateFailed => "create_failed",
+        /// The engine could not start it.
+        StartFailed => "start_failed",
+        /// It did not become healthy in time.
+        StartTimeout => "start_timeout",
+        /// It ended by itself.
+        Exited => "exited",
+        /// It took more memory than it may.
+        OutOfMemory => "out_of_memory",
+        /// It refused its configuration (exit code 78).
+        ConfigRefused => "config_refused",
+        /// Its probe fails.
+        ProbeFailed => "probe_failed",
+        /// The runner does not run what was asked for.
+        SpecRefused => "spec_refused",
+        /// Something of that name is there and is not ours.
+        NotOurs => "not_ours",
+        /// The runner failed in another way.
+        RunnerFailed => "runner_failed",
+        /// Somebody killed it.
+        Killed => "killed",
+    }
+);
+
+text_enum!(
+    /// What a bot's probe says.
+    Health {
+        /// It has none, or it was not asked yet.
+        Unknown => "unknown",
+        /// Well.
+        Healthy => "healthy",
+        /// Not.
+        Unhealthy => "unhealthy",
+    }
+);
+
+text_enum!(
+    /// Whether a runner can run anything.
+    RunnerState {
+        /// It has not said yet.
+        Unknown => "unknown",
+        /// It can.
+        Ready => "ready",
+        /// Its engine does not answer.
+        EngineUnavailable => "engine_unavailable",
+    }
+);
+
+text_enum!(
+    /// What a line of a bot's history is.
+    BotEventKind {
+        /// Its status changed.
+        Status => "status",
+        /// The engine said something.
+        Engine => "engine",
     }
 );
 

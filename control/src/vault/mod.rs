@@ -37,6 +37,10 @@ pub enum Purpose {
     CaKey,
     /// The key to which one node's secrets are sealed; context: node id.
     NodeSealingKey,
+    /// The bot token inside a container; context: bot id.
+    ContainerToken,
+    /// What opens a container's own door; context: bot id.
+    GatewayToken,
     /// An answer kept for `Idempotency-Key`; context: principal and key.
     IdempotentAnswer,
     /// Proves that a master key is the right one.
@@ -50,6 +54,8 @@ impl Purpose {
         match self {
             Self::CaKey => "ca-key",
             Self::NodeSealingKey => "node-sealing-key",
+            Self::ContainerToken => "container-token",
+            Self::GatewayToken => "gateway-token",
             Self::IdempotentAnswer => "idempotent-answer",
             Self::KeyCheck => "key-check",
             Self::FingerprintKey => "fingerprint-key",

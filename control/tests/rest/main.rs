@@ -3,6 +3,7 @@
 
 mod bots;
 mod common;
+mod containers;
 mod errors;
 mod explain;
 mod idempotency;

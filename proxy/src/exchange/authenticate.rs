@@ -1,8 +1,10 @@
 //! Who is calling: the bot token, from any of its carriers, looked up by hash.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use clawgate_shared::clock;
+use clawgate_shared::network::Network;
 use clawgate_shared::token::{self, TokenHash, TokenKind};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -31,6 +33,8 @@ pub struct Presented {
     pub hash: TokenHash,
     /// Unix microseconds; 0: never.
     pub expires_at_micros: i64,
+    /// Where it is good from; `None`: anywhere.
+    pub network: Option<Network>,
 }
 
 /// Finds the bot.
@@ -47,8 +51,23 @@ pub fn authenticate(snapshot: &Snapshot, received: &Received) -> Result<Caller, 
     if entry.expires_at_micros != 0 && entry.expires_at_micros <= clock::now_micros() {
         return Err(Refusal::new(Code::BotTokenExpired, "the bot token has expired; create a new one for this bot"));
     }
-    let token = Presented { hash, expires_at_micros: entry.expires_at_micros };
+    let token = Presented { hash, expires_at_micros: entry.expires_at_micros, network: entry.network };
     Ok(Caller { bot: entry.bot.clone(), token })
+}
+
+/// Whether a token is presented from where it is good: what was stolen out of a
+/// container is of no use elsewhere.
+///
+/// # Errors
+/// It has a network and this caller is not in it.
+pub fn from_its_network(token: &Presented, source: Option<IpAddr>) -> Result<(), Refusal> {
+    let Some(network) = token.network else { return Ok(()) };
+    if source.is_some_and(|address| network.contains(address)) {
+        return Ok(());
+    }
+    let text =
+        "this token is good inside the network of its bot's container only; create another one for use elsewhere";
+    Err(Refusal::new(Code::TokenNetworkMismatch, text))
 }
 
 /// Whether a known bot may call now.
@@ -129,6 +148,25 @@ fn unknown(token: &str) -> Refusal {
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn a_token_is_good_in_its_own_network_only() {
+        let network = Some("10.231.0.16/28".parse().expect("a block"));
+        let address = |text: &str| Some(text.parse().expect("an address"));
+        for (network, source, good) in [
+            (None, None, true),
+            (None, address("203.0.113.1"), true),
+            (network, address("10.231.0.18"), true),
+            (network, address("10.231.0.34"), false),
+            (network, address("127.0.0.1"), false),
+            (network, None, false),
+        ] {
+            let token = Presented { hash: [0; 32], expires_at_micros: 0, network };
+            let found = from_its_network(&token, source);
+            assert_eq!(found.is_ok(), good, "{network:?} {source:?}");
+            assert!(found.err().is_none_or(|refusal| refusal.code == Code::TokenNetworkMismatch));
+        }
+    }
 
     #[test]
     fn every_carrier_counts_and_two_values_conflict() {

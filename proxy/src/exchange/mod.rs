@@ -201,6 +201,7 @@ async fn stages<D: Downstream>(
     settlement.facts.bot = Some(bot.clone());
     settlement.facts.config = snapshot.version.clone();
     settlement.facts.config_header.clone_from(&snapshot.version_header);
+    authenticate::from_its_network(&token, received.source)?;
     authenticate::may_call(&bot)?;
     settlement.pass = pass::Pass::enter(&bot)?;
     has_room(services, admitted)?;

@@ -4,6 +4,7 @@
 //! scripted one of the tests.
 
 use std::future::Future;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -19,6 +20,8 @@ pub struct Head {
     pub uri: Uri,
     /// As received.
     pub headers: HeaderMap,
+    /// The other end of the connection, where it has an address.
+    pub source: Option<IpAddr>,
 }
 
 /// Why a request body could not be had.

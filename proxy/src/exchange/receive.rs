@@ -1,5 +1,7 @@
 //! The head of a request: limits, then where it wants to go.
 
+use std::net::IpAddr;
+
 use clawgate_shared::catalogue::{self, UnifiedRoute};
 use clawgate_shared::dialect::Dialect;
 use clawgate_shared::token::masked;
@@ -27,6 +29,8 @@ pub struct Received {
     pub method: Method,
     /// As received.
     pub headers: HeaderMap,
+    /// The other end of the connection, where it has an address.
+    pub source: Option<IpAddr>,
     /// What its path says.
     pub wanted: Wanted,
     /// The query without credential parameters, otherwise byte for byte.
@@ -87,7 +91,7 @@ pub fn receive(head: Head) -> Result<Received, Refusal> {
     let path = head.uri.path();
     let wanted = below(path).and_then(wanted).ok_or_else(|| unknown_route(path))?;
     let (query, query_token) = split_query(head.uri.query());
-    Ok(Received { wanted, query, query_token, method: head.method, headers: head.headers })
+    Ok(Received { wanted, query, query_token, method: head.method, headers: head.headers, source: head.source })
 }
 
 fn wanted(below: &str) -> Option<Wanted> {
@@ -165,7 +169,7 @@ mod tests {
     use super::*;
 
     fn head(uri: &str) -> Head {
-        Head { method: Method::POST, uri: uri.parse().expect("uri"), headers: HeaderMap::new() }
+        Head { method: Method::POST, uri: uri.parse().expect("uri"), headers: HeaderMap::new(), source: None }
     }
 
     #[test]

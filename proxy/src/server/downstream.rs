@@ -1,5 +1,6 @@
 //! A bot's connection as an exchange sees it, over a pingora session.
 
+use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -169,6 +170,7 @@ fn body_error(error: &Error) -> BodyError {
 impl Downstream for SessionDownstream {
     fn take_head(&mut self) -> Head {
         let upgrade = self.session.is_upgrade_req();
+        let source = self.session.client_addr().and_then(|peer| peer.as_inet()).map(SocketAddr::ip);
         let current = self.session.req_header_mut();
         // An upgrade is judged by pingora again when the answer comes, and an
         // HTTP/2 session keeps its own view: those keep their headers.
@@ -183,7 +185,7 @@ impl Downstream for SessionDownstream {
             None => current.clone(),
         };
         let parts: http::request::Parts = owned.into();
-        Head { method: parts.method, uri: parts.uri, headers: parts.headers }
+        Head { method: parts.method, uri: parts.uri, headers: parts.headers, source }
     }
 
     async fn read_body(&mut self, limit: usize, held: &mut Held<'_>) -> Result<Bytes, BodyError> {

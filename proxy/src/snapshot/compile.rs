@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clawgate_shared::catalogue::{AuthForm, CustomVendor, IncludeUsage, Vendor, base_for_key};
 use clawgate_shared::clock;
 use clawgate_shared::content::Content;
+use clawgate_shared::network::Network;
 use clawgate_shared::origin::{BaseUrl, Origin};
 use clawgate_shared::pricing::{Entry, Price, Source, Sources};
 use clawgate_shared::proto::node::{self as wire, SealedSecret, resource::Body};
@@ -338,7 +339,12 @@ impl Work<'_> {
                 self.refuse(format!("bot {id}: token {} has no SHA-256", token.id));
                 continue;
             };
-            let entry = TokenEntry { bot: built.clone(), expires_at_micros: token.expires_at_micros };
+            let network = Some(token.network.as_str()).filter(|text| !text.is_empty()).map(str::parse::<Network>);
+            let Ok(network) = network.transpose() else {
+                self.refuse(format!("bot {id}: token {} has no network but {:?}", token.id, token.network));
+                continue;
+            };
+            let entry = TokenEntry { bot: built.clone(), expires_at_micros: token.expires_at_micros, network };
             if snapshot.tokens.insert(hash, entry).is_some() {
                 self.refuse(format!("bot {id}: token {} belongs to another bot too", token.id));
             }

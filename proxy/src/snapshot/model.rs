@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clawgate_shared::catalogue::{self, Vendor};
 use clawgate_shared::glob::lists_model;
+use clawgate_shared::network::Network;
 use clawgate_shared::pricing::Sources;
 use clawgate_shared::token::TokenHash;
 use http::HeaderValue;
@@ -57,6 +58,8 @@ pub struct TokenEntry {
     pub bot: Arc<Bot>,
     /// Unix microseconds; 0: never.
     pub expires_at_micros: i64,
+    /// Where it is good from; `None`: anywhere.
+    pub network: Option<Network>,
 }
 
 /// Whether a bot may call at all.

@@ -63,7 +63,12 @@ impl Downstream for Scripted {
         let token = HeaderValue::from_str(&format!("Bearer {TOKEN}")).expect("a value");
         headers.insert("authorization", token);
         headers.insert("content-length", HeaderValue::from(100));
-        Head { method: Method::POST, uri: "/v1/openai/chat/completions".parse().expect("a path"), headers }
+        Head {
+            method: Method::POST,
+            uri: "/v1/openai/chat/completions".parse().expect("a path"),
+            headers,
+            source: None,
+        }
     }
 
     async fn read_body(&mut self, _limit: usize, held: &mut Held<'_>) -> Result<Bytes, BodyError> {

@@ -14,7 +14,8 @@ use prost::Message as _;
 use crate::support::{Options, TOKEN, Vendor, services};
 
 const WHOLE: &str = r#"{"id":"resp_1","object":"response","output":[{"id":"msg_1"}],"usage":{"input_tokens":1,"output_tokens":1,"total_tokens":2}}"#;
-const BEGUN: &str = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\"}}\n\n";
+const BEGUN: &str =
+    "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\"}}\n\n";
 const ITEM: &str = "event: response.output_item.added\ndata: {\"type\":\"response.output_item.added\",\"item\":{\"id\":\"msg_1\"}}\n\n";
 
 /// A bot that looks into the node's spool whenever it is told something.
@@ -43,7 +44,7 @@ impl Downstream for Looking {
         let token = HeaderValue::from_str(&format!("Bearer {TOKEN}")).expect("a value");
         headers.insert("authorization", token);
         headers.insert("content-length", HeaderValue::from(26));
-        Head { method: Method::POST, uri: "/v1/openai/responses".parse().expect("a path"), headers }
+        Head { method: Method::POST, uri: "/v1/openai/responses".parse().expect("a path"), headers, source: None }
     }
 
     async fn read_body(&mut self, _limit: usize, held: &mut Held<'_>) -> Result<Bytes, BodyError> {

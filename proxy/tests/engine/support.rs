@@ -212,6 +212,7 @@ fn snapshot(vendor: SocketAddr, options: &Options, slices: &Slices, gates: &Gate
                     id: "tok_1".into(),
                     sha256: token::hash(TOKEN.as_bytes()).to_vec(),
                     expires_at_micros: 0,
+                    network: String::new(),
                 }],
                 ..Default::default()
             }),

@@ -286,7 +286,7 @@ pub async fn bots(domain: &Domain, tenant_id: &str) {
     let bot = made.value.bot;
     assert_eq!(bot.permissions, [BotPermission::AccountResources]);
     assert_eq!((bot.quotas[0].metric, bot.quotas[0].warn_pct), (QuotaMetric::TotalTokens, 80));
-    assert_eq!(bot.status, BotStatus::Stopped);
+    assert_eq!(bot.status, BotStatus::Pending);
     let again = bots::create(domain, &admin, tenant_id, "helper".into(), BotFields::default()).await;
     assert_eq!(code(again), "already_exists");
     refused_bots(domain, &admin, tenant_id).await;

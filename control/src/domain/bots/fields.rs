@@ -3,9 +3,10 @@
 use clawgate_shared::{catalogue, id};
 use serde_json::Value;
 
-use super::{BotFields, Change};
+use super::{BotFields, Change, container};
 use crate::domain::rules::Errors;
 use crate::domain::{DomainError, limits, projects, quotas};
+use crate::runtime::spec::RunSpec;
 use crate::store::bots::{BotRow, Limits};
 use crate::store::types::{
     Adapter, BotIncludeUsage, BotPermission, BotStatus, DesiredState, KeyStrategy, OnDisconnect, Resources,
@@ -54,11 +55,17 @@ pub(super) fn blank(tenant_id: &str, hostname: String, owner: &str, now: i64) ->
         version: 1,
         created_at: now,
         updated_at: now,
+        container: None,
     }
 }
 
-/// Applies what was said and checks the whole row.
-pub(super) async fn apply(change: &mut Change, row: &mut BotRow, given: BotFields) -> Result<(), DomainError> {
+/// Applies what was said and checks the whole row. Answers with what was said
+/// of the container, which is no part of it.
+pub(super) async fn apply(
+    change: &mut Change,
+    row: &mut BotRow,
+    given: BotFields,
+) -> Result<Option<RunSpec>, DomainError> {
     let mut errors = Errors::default();
     choices(&mut errors, row, &given);
     if let Some(values) = &given.quotas {
@@ -67,6 +74,7 @@ pub(super) async fn apply(change: &mut Change, row: &mut BotRow, given: BotField
     if let Some(value) = &given.resources {
         row.resources = value.as_ref().map(|value| resources(&mut errors, value));
     }
+    let run = given.container.as_ref().map(|value| value.as_ref().map(|value| container::parse(&mut errors, value)));
     row.name = given.name.unwrap_or_else(|| std::mem::take(&mut row.name));
     row.project_id = given.project_id.unwrap_or_else(|| row.project_id.take());
     row.labels = given.labels.unwrap_or_else(|| std::mem::take(&mut row.labels));
@@ -80,8 +88,10 @@ pub(super) async fn apply(change: &mut Change, row: &mut BotRow, given: BotField
     row.image = given.image.unwrap_or_else(|| row.image.take());
     row.template = given.template.unwrap_or_else(|| row.template.take());
     row.enabled = given.enabled.unwrap_or(row.enabled);
+    container::check(&mut errors, row, run.as_ref().and_then(Option::as_ref));
     check(change, &mut errors, row).await?;
-    errors.finish()
+    errors.finish()?;
+    Ok(run.map(Option::unwrap_or_default))
 }
 
 fn choices(errors: &mut Errors, row: &mut BotRow, given: &BotFields) {
@@ -130,13 +140,8 @@ async fn check(change: &mut Change, errors: &mut Errors, row: &BotRow) -> Result
         errors.range("default_max_tokens", value, 1, MAX_TOKENS_PER_ANSWER);
     }
     limits::check(errors, "limits.", &row.limits);
-    for (field, text) in [("image", &row.image), ("template", &row.template)] {
-        if let Some(text) = text {
-            errors.text(field, text, 1, MAX_TEXT);
-        }
-    }
-    if row.adapter == Adapter::External && (row.image.is_some() || row.resources.is_some()) {
-        errors.add("image", "not_allowed", "image and resources are for bots that we run; the adapter is external");
+    if let Some(text) = &row.template {
+        errors.text("template", text, 1, MAX_TEXT);
     }
     projects::check_exists(change, errors, &row.tenant_id, row.project_id.as_deref()).await?;
     check_vendors(change, errors, row).await

@@ -3,9 +3,10 @@
 //! Invariant: a bot's row passes every rule of [`fields`] before it is written,
 //! whatever part of it changed; a token's text exists only in the answer that
 //! mints it.
-//! Deliberately absent: containers (`desired_state` is all that is said of
-//! them here).
+//! Deliberately absent: whatever is done with containers (`runtime`); here is
+//! said what is wanted of them.
 
+mod container;
 pub mod explain;
 mod fields;
 mod tokens;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::change::{Change, Target, check_version, check_written};
 use super::error::conflict;
-use super::{Caller, Domain, DomainError, Done, Permission, quotas};
+use super::{Caller, Domain, DomainError, Done, Permission, quotas, resources};
 use crate::store::bots::{self, BotRow, Limits};
 use crate::store::tombstones::{self, Tombstone};
 use crate::store::types::{Adapter, BotStatus, DesiredState, QuotaScope};
@@ -69,6 +70,8 @@ pub struct BotFields {
     pub image: Option<Option<String>>,
     /// JSON object; `Some(None)`: none.
     pub resources: Option<Option<Value>>,
+    /// JSON object as in `runtime::spec`; `Some(None)`: nothing said.
+    pub container: Option<Option<Value>>,
     /// `Some(None)`: none.
     pub template: Option<Option<String>>,
     /// true unless given.
@@ -122,10 +125,15 @@ pub async fn create(
     let mut change = Change::begin(domain).await?;
     tenants::get(&mut change, tenant_id).await?.ok_or(DomainError::NotFound { what: "tenant" })?;
     require_quotas(caller, tenant_id, &given)?;
-    fields::apply(&mut change, &mut row, given).await?;
-    if row.adapter == Adapter::External {
+    let run = fields::apply(&mut change, &mut row, given).await?;
+    let run_by_us = row.adapter != Adapter::External;
+    if run_by_us {
+        row.desired_state = DesiredState::Running;
+    } else {
         row.status = BotStatus::External;
     }
+    let takes = run_by_us.then(|| container::size(row.resources));
+    resources::check_new(&mut change, tenant_id, takes).await?;
     let counted: u64 = bots::stats(&mut change, tenant_id).await?.iter().map(|group| group.count).sum();
     if counted >= MAX_BOTS {
         return Err(DomainError::LimitReached { what: "bots", limit: MAX_BOTS });
@@ -133,6 +141,9 @@ pub async fn create(
     bots::insert(&mut change, &row).await.map_err(conflict)?;
     quotas::write_set(&mut change, tenant_id, (QuotaScope::Bot, &row.id), &row.quotas).await?;
     let token = tokens::add(&mut change, &row.id, "default", None, now).await?;
+    if run_by_us {
+        container::attach(&mut change, domain, &mut row, &run.unwrap_or_default(), now).await?;
+    }
     let mut said = detail(&row);
     if let Some(object) = said.as_object_mut() {
         object.insert("token_id".into(), json!(token.row.id));
@@ -160,8 +171,10 @@ pub async fn update(
     }
     require_quotas(caller, tenant_id, &given)?;
     let replaces_quotas = given.quotas.is_some();
-    fields::apply(&mut change, &mut row, given).await?;
+    let before = row.clone();
+    let run = fields::apply(&mut change, &mut row, given).await?;
     write(&mut change, &mut row).await?;
+    container::changed(&mut change, (&before, &mut row), run).await?;
     if replaces_quotas {
         quotas::write_set(&mut change, tenant_id, (QuotaScope::Bot, &row.id), &row.quotas).await?;
     }
@@ -209,6 +222,11 @@ pub async fn drive(
         Drive::Stop => DesiredState::Stopped,
     };
     write(&mut change, &mut row).await?;
+    match verb {
+        Drive::Start => container::up(&mut change, domain, &mut row, false, clock::now_micros()).await?,
+        Drive::Restart => container::up(&mut change, domain, &mut row, true, clock::now_micros()).await?,
+        Drive::Stop => container::down(&mut change, &mut row, false).await?,
+    }
     change.audit(caller, verb.action(), target(&row), json!({"hostname": row.hostname})).await?;
     change.publish(row).await
 }
@@ -230,6 +248,7 @@ pub async fn kill(
         row.desired_state = DesiredState::Stopped;
     }
     write(&mut change, &mut row).await?;
+    container::down(&mut change, &mut row, true).await?;
     let detail = json!({"hostname": row.hostname, "tokens_revoked": revoked});
     change.audit(caller, "bot.kill", target(&row), detail).await?;
     change.publish(row).await
@@ -248,6 +267,7 @@ pub async fn delete(
     let mut change = Change::begin(domain).await?;
     let row = find(&mut change, caller, tenant_id, hostname).await?;
     check_version(expected, row.version)?;
+    container::leave(&mut change, &row, clock::now_micros()).await?;
     bots::delete(&mut change, &row.id).await?;
     quotas::forget(&mut change, QuotaScope::Bot, &row.id).await?;
     let stone = Tombstone { id: &row.id, kind: "bot", tenant_id, name: &row.hostname };

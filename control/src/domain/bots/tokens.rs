@@ -6,7 +6,7 @@ use clawgate_shared::{clock, id};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{Change, find, target};
+use super::{Change, container, find, target};
 use crate::domain::rules::Errors;
 use crate::domain::{Caller, Domain, DomainError, Done};
 use crate::store::bot_tokens::{self, BotTokenRow};
@@ -85,10 +85,11 @@ pub async fn rotate_token(
     errors.finish()?;
     let now = clock::now_micros();
     let mut change = Change::begin(domain).await?;
-    let bot = find(&mut change, caller, tenant_id, hostname).await?;
+    let mut bot = find(&mut change, caller, tenant_id, hostname).await?;
     let until = now.saturating_add(i64::from(overlap_seconds) * 1_000_000);
     let ending = bot_tokens::expire_all(&mut change, &bot.id, until).await?;
     let token = add(&mut change, &bot.id, "rotated", None, now).await?;
+    container::rotated(&mut change, domain, &mut bot, now).await?;
     let detail = json!({
         "hostname": bot.hostname, "token_id": token.row.id, "overlap_seconds": overlap_seconds, "ending": ending,
     });
@@ -124,6 +125,17 @@ pub(super) async fn add(
     expires_at: Option<i64>,
     now: i64,
 ) -> Result<MintedBotToken, DomainError> {
+    add_within(change, bot_id, name, (expires_at, None), now).await
+}
+
+/// The same, with an end and a network, if it has them.
+pub(super) async fn add_within(
+    change: &mut Change,
+    bot_id: &str,
+    name: &str,
+    (expires_at, network): (Option<i64>, Option<String>),
+    now: i64,
+) -> Result<MintedBotToken, DomainError> {
     let text = token::mint(TokenKind::Bot).map_err(|_| DomainError::Vault(SealError::Random.into()))?;
     let row = BotTokenRow {
         id: id::new(id::Kind::Token),
@@ -134,6 +146,7 @@ pub(super) async fn add(
         expires_at,
         revoked_at: None,
         created_at: now,
+        network,
     };
     bot_tokens::insert(change, &row).await?;
     Ok(MintedBotToken { row, text })

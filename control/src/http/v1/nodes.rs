@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::{Permission, nodes as domain};
-use crate::fleet::NodeView;
+use crate::fleet::{EnrollKind, MintedEnrollToken, NodeView};
 use crate::http::auth::Who;
 use crate::http::body::{OptionalJson, UrlPath};
 use crate::http::idempotency::IdempotencyKey;
@@ -85,6 +85,12 @@ pub struct EnrollToken {
     expires_at: String,
 }
 
+impl From<MintedEnrollToken> for EnrollToken {
+    fn from(minted: MintedEnrollToken) -> Self {
+        Self { id: minted.id, token: minted.text.to_string(), expires_at: clock::rfc3339(minted.expires_at) }
+    }
+}
+
 /// `GET /nodes`
 pub async fn list(State(app): State<App>, who: Who) -> Result<Json<Page<NodeStatus>>, Problem> {
     who.caller.principal.require_nodes(Permission::NodeRead)?;
@@ -121,11 +127,8 @@ pub async fn mint(
 ) -> Result<Response, Problem> {
     let (at, caller) = (app.clone(), who.caller.clone());
     let work = async move {
-        let done = domain::mint_enroll_token(&at.domain, &at.fleet, &caller).await?;
-        at.outcome(done, |minted| {
-            let expires_at = clock::rfc3339(minted.expires_at);
-            Outcome::minted(&EnrollToken { id: minted.id, token: minted.text.to_string(), expires_at })
-        })
+        let done = domain::mint_enroll_token(&at.domain, &at.fleet, &caller, EnrollKind::Node).await?;
+        at.outcome(done, |minted| Outcome::minted(&EnrollToken::from(minted)))
     };
     key.create(&app, who.asker(), &bytes, prefer, work).await
 }

@@ -1,5 +1,7 @@
 //! What is wanted of a bot: up or down, served or refused.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::Response;
 
@@ -12,6 +14,9 @@ use crate::http::problem::Problem;
 use crate::http::rollout::Prefer;
 use crate::http::state::App;
 use crate::store::bots::BotRow;
+
+/// How long the answer to a kill waits for the container's end; the order stands.
+const KILL: Duration = Duration::from_secs(2);
 
 /// What every verb here takes.
 type Request = (State<App>, InTenant, UrlPath<String>, Prefer);
@@ -55,8 +60,15 @@ pub async fn kill(
     UrlPath(hostname): UrlPath<String>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
-    let done = domain::kill(&app.domain, &of.caller, (&of.tenant.id, &hostname)).await;
-    answer(app, prefer, done).await
+    let done = domain::kill(&app.domain, &of.caller, (&of.tenant.id, &hostname)).await?;
+    // Its streams end while its container does.
+    let bot = done.value.clone();
+    let (answer, ended) =
+        tokio::join!(answer(app.clone(), prefer, Ok(done)), tokio::time::timeout(KILL, app.runtime.kill(&bot)));
+    if !matches!(ended, Ok(Ok(()))) {
+        tracing::warn!(bot = bot.id, "a killed bot's container ends later");
+    }
+    answer
 }
 
 /// `POST /bots/{hostname}/suspend`

@@ -1,9 +1,11 @@
 //! Bots and their tokens.
 //!
 //! Invariant: a token's text is in the one answer that mints it and nowhere else.
-//! Deliberately absent: containers; `start` and `stop` only say what is wanted.
+//! Deliberately absent: what is done with containers (`runtime`): `start` and
+//! `stop` say what is wanted, and only `kill` does not wait for its turn.
 
 pub mod explain;
+pub mod history;
 pub mod lifecycle;
 pub mod read;
 pub mod requests;

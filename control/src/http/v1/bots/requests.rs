@@ -63,6 +63,10 @@ pub struct CreateBot {
     /// Container resources, for bots that we run.
     #[schema(value_type = Option<Object>)]
     pub resources: Option<Value>,
+    /// What the container is made of besides its image, for bots that we run:
+    /// command, env, probe, files, state_path, user, read_only, runner_labels.
+    #[schema(value_type = Option<Object>)]
+    pub container: Option<Value>,
     /// Template, for bots that we run.
     pub template: Option<String>,
 }
@@ -126,6 +130,10 @@ pub struct PatchBot {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Object>)]
     pub resources: Option<Option<Value>>,
+    /// As in create; replaces all, null: nothing said.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Object>)]
+    pub container: Option<Option<Value>>,
     /// null: none.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]

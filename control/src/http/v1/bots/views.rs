@@ -10,6 +10,8 @@ use utoipa::ToSchema;
 use super::requests::LimitsBody;
 use crate::store::bot_tokens::BotTokenRow;
 use crate::store::bots::{BotCount, BotRow, Limits};
+use crate::store::containers::ContainerRow;
+use crate::store::types::Adapter;
 
 /// A bot.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,12 +42,15 @@ pub struct BotView {
     #[schema(value_type = Option<Object>)]
     resources: Option<Value>,
     template: Option<String>,
-    /// What is wanted of its container.
+    /// What is wanted of its container: running, stopped, or suspended for as
+    /// long as the bot is.
     desired_state: &'static str,
     /// What is observed.
     status: &'static str,
     status_reason: String,
     status_since: String,
+    /// Of a bot that we run.
+    container: Option<ContainerView>,
     enabled: bool,
     suspended: bool,
     /// Where its SDKs are pointed.
@@ -116,16 +121,87 @@ impl BotView {
             image: row.image,
             resources: row.resources.and_then(|resources| serde_json::to_value(resources).ok()),
             template: row.template,
-            desired_state: row.desired_state.as_str(),
+            desired_state: if row.suspended && row.adapter != Adapter::External {
+                "suspended"
+            } else {
+                row.desired_state.as_str()
+            },
             status: row.status.as_str(),
             status_reason: row.status_reason,
             status_since: clock::rfc3339(row.status_since),
+            container: row.container.map(|container| ContainerView::from(*container)),
             enabled: row.enabled,
             suspended: row.suspended,
             base_urls: BaseUrls::below(public_url),
             token,
             created_at: clock::rfc3339(row.created_at),
             updated_at: clock::rfc3339(row.updated_at),
+        }
+    }
+}
+
+/// What is known of a bot's container.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BotContainer)]
+pub struct ContainerView {
+    /// Moves when the container is made anew.
+    generation: u64,
+    runner_id: Option<String>,
+    /// As given.
+    #[schema(value_type = Object)]
+    spec: Value,
+    cpu_millis: u64,
+    memory_mb: u64,
+    pids_limit: u64,
+    /// 0: as the runner has it.
+    disk_mb: u64,
+    /// Why the status is what it is; empty: nothing to explain.
+    reason_code: &'static str,
+    /// The engine's id.
+    container_id: Option<String>,
+    /// What the image was resolved to.
+    image_digest: Option<String>,
+    started_at: Option<String>,
+    /// Of its last end.
+    exit_code: Option<i64>,
+    /// It ended for want of memory.
+    oom: bool,
+    restart_count: u64,
+    /// healthy, unhealthy or unknown.
+    health: &'static str,
+    last_health_check: Option<String>,
+    /// When its runner spoke of it.
+    observed_at: Option<String>,
+    /// In a row.
+    failures: u32,
+    /// Not tried again before; null also when it is not tried again by itself.
+    retry_at: Option<String>,
+}
+
+impl From<ContainerRow> for ContainerView {
+    fn from(row: ContainerRow) -> Self {
+        let seen = row.seen;
+        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        Self {
+            generation: row.generation,
+            runner_id: row.runner_id,
+            spec: serde_json::from_str(&row.run).unwrap_or_default(),
+            cpu_millis: row.size.cpu_millis,
+            memory_mb: row.size.memory_mb,
+            pids_limit: row.size.pids_limit,
+            disk_mb: row.size.disk_mb,
+            reason_code: seen.reason.as_str(),
+            container_id: given(seen.container_id),
+            image_digest: given(seen.image_digest),
+            started_at: given(seen.started_at),
+            exit_code: seen.exit_code,
+            oom: seen.oom,
+            restart_count: seen.restart_count,
+            health: seen.health.as_str(),
+            last_health_check: seen.health_at.map(clock::rfc3339),
+            observed_at: seen.observed_at.map(clock::rfc3339),
+            failures: seen.failures,
+            retry_at: seen.retry_at.filter(|at| *at != i64::MAX).map(clock::rfc3339),
         }
     }
 }

@@ -47,6 +47,7 @@ fn new_fields(body: CreateBot) -> (String, BotFields) {
         adapter: body.adapter,
         image: Some(body.image),
         resources: Some(body.resources),
+        container: body.container.map(Some),
         template: Some(body.template),
         enabled: None,
     };
@@ -73,6 +74,7 @@ fn patch_fields(body: PatchBot) -> BotFields {
         adapter: None,
         image: body.image,
         resources: body.resources,
+        container: body.container,
         template: body.template,
         enabled: body.enabled,
     }
