@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn errors_of_both_planes_come_together() {
-        let shared = SharedFlags { public_url: Some("nonsense".into()), private_upstreams: Some("x y".into()) };
+        let shared =
+            SharedFlags { public_url: Some("nonsense".into()), private_upstreams: Some("x y".into()), bot_pool: None };
         let problems = of(None, &shared);
         assert!(problems.iter().any(|p| p.starts_with("public_url")), "{problems:?}");
         assert!(problems.iter().any(|p| p.starts_with("private_upstreams")), "{problems:?}");
