@@ -81,11 +81,9 @@ pub async fn wanted_and_seen(domain: &Domain, tenant_id: &str) {
     assert_eq!((container.seen.failures, container.seen.retry_at), (0, None), "what failed before counts no more");
     let mut tx = domain.db.begin().await.expect("begins");
     assert!(containers::try_now(&mut tx, &bot.id).await.expect("writes"));
-    let twin = containers::insert(
-        &mut tx,
-        &clawgate_control::store::containers::ContainerRow { bot_id: said.id.clone(), ..*container.clone() },
-    );
-    assert!(matches!(twin.await, Err(StoreError::Conflict(Constraint::Other | Constraint::Subnet))));
+    // Of the same bot, and so in the same block.
+    let twin = containers::insert(&mut tx, &container).await;
+    assert!(matches!(twin, Err(StoreError::Conflict(Constraint::Other | Constraint::Subnet))));
     tx.rollback().await.expect("rolls back");
     history(domain, &bot.id).await;
     ends(domain, tenant_id, &bot.id, container.subnet).await;
