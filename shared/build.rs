@@ -1,7 +1,7 @@
 //! Compiles the protos with protox, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/clawgate/node/v1/node.proto"];
+    let files = ["proto/clawgate/node/v1/node.proto", "proto/clawgate/runner/v1/runner.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

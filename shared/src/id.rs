@@ -30,6 +30,12 @@ pub enum Kind {
     Price,
     /// `quo_`
     Quota,
+    /// `run_`: a runner
+    Runner,
+    /// `evt_`: something that happened to a bot
+    BotEvent,
+    /// `ins_`: one control plane's database
+    Installation,
 }
 
 impl Kind {
@@ -49,6 +55,9 @@ impl Kind {
             Self::EnrollToken => "ent_",
             Self::Price => "prc_",
             Self::Quota => "quo_",
+            Self::Runner => "run_",
+            Self::BotEvent => "evt_",
+            Self::Installation => "ins_",
         }
     }
 

@@ -6,3 +6,9 @@
 pub mod node {
     tonic::include_proto!("clawgate.node.v1");
 }
+
+/// Runner and control plane.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod runner {
+    tonic::include_proto!("clawgate.runner.v1");
+}
