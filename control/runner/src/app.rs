@@ -76,7 +76,10 @@ fn runner_id(data_dir: &Path) -> io::Result<String> {
     let file = dir.join("runner_id");
     match std::fs::read_to_string(&file) {
         Ok(text) if id::Kind::Runner.matches(text.trim()) => Ok(text.trim().to_owned()),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the runner's id is damaged; remove the file runner/runner_id")),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the runner's id is damaged; remove the file runner/runner_id",
+        )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let fresh = id::new(id::Kind::Runner);
             // Whole or not at all: half an id would be taken for a damaged one.

@@ -81,6 +81,53 @@ pub fn volume(installation: &str, spec: &CellSpec) -> VolumeCreateRequest {
     }
 }
 
+/// Where the container that prepares a state volume has it, below the root.
+pub const PREPARED: &str = "clawgate-state";
+/// Says whose such a container is; it is no cell and in no list.
+const PREPARES: &str = "clawgate.io/prepares";
+
+/// Of the container that prepares a bot's state volume.
+#[must_use]
+pub fn preparer_name(bot_id: &str) -> String {
+    format!("{}-prepare", name(bot_id))
+}
+
+/// Whether a container of that name is ours.
+#[must_use]
+pub fn is_preparer(made: &ContainerInspectResponse, installation: &str) -> bool {
+    let labels = made.config.as_ref().and_then(|config| config.labels.as_ref());
+    labels.and_then(|labels| labels.get(PREPARES)).is_some_and(|text| text == installation)
+}
+
+/// A container that is never started: through it the state volume gets its
+/// owner and files, which a read-only root does not allow through the cell.
+#[must_use]
+pub fn preparer(installation: &str, spec: &CellSpec, image: &str) -> ContainerCreateBody {
+    let cell = CellSpec { state_path: Some(format!("/{PREPARED}")), ..bare(spec) };
+    ContainerCreateBody {
+        cmd: Some(vec!["/never-started".to_owned()]),
+        image: Some(image.to_owned()),
+        labels: Some(HashMap::from([(PREPARES.to_owned(), installation.to_owned())])),
+        host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..host_config(&cell) }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// Everything of a spec that a host configuration is made of, and no secret.
+fn bare(spec: &CellSpec) -> CellSpec {
+    CellSpec {
+        owner: spec.owner.clone(),
+        image: spec.image.clone(),
+        command: Vec::new(),
+        env: crate::spec::Secret(Vec::new()),
+        files: crate::spec::Secret(Vec::new()),
+        state_path: None,
+        read_only: false,
+        probe: None,
+        ..*spec
+    }
+}
+
 /// The container. `image` is the id that the reference had when it was
 /// resolved, `digest` what is told of it.
 #[must_use]
@@ -164,7 +211,10 @@ pub fn deviations(spec: &CellSpec, made: &ContainerInspectResponse) -> Vec<&'sta
         (own(&host.pid_mode) && own(&host.uts_mode) && own(&host.userns_mode) && own(&host.ipc_mode), "namespaces"),
         (host.readonly_rootfs == wanted.readonly_rootfs && host.tmpfs == wanted.tmpfs, "file systems"),
         (host.log_config == wanted.log_config, "log"),
-        (host.restart_policy.as_ref().and_then(|policy| policy.name) == Some(RestartPolicyNameEnum::NO), "restart policy"),
+        (
+            host.restart_policy.as_ref().and_then(|policy| policy.name) == Some(RestartPolicyNameEnum::NO),
+            "restart policy",
+        ),
         (config.and_then(|config| config.user.as_ref()) == Some(&user), "user"),
     ];
     checks.into_iter().filter(|(fits, _)| !fits).map(|(_, what)| what).collect()

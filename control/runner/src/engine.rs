@@ -15,8 +15,7 @@ const ANSWER_SECS: u64 = 60;
 const GREETING: Duration = Duration::from_secs(5);
 /// Oldest API that has everything a cell needs: Docker 20.10.
 const OLDEST: (usize, usize) = (1, 41);
-const PLACES: [&str; 3] =
-    ["/var/run/docker.sock", "/run/podman/podman.sock", "/run/user/0/podman/podman.sock"];
+const PLACES: [&str; 3] = ["/var/run/docker.sock", "/run/podman/podman.sock", "/run/user/0/podman/podman.sock"];
 
 /// An engine that answered.
 #[derive(Clone, Debug)]
@@ -69,6 +68,8 @@ pub async fn open(url: Option<&str>) -> Result<Engine, Problem> {
         ("arch", version.arch),
         ("cpus", info.ncpu.map(|n| n.to_string())),
         ("memory_mb", info.mem_total.map(|bytes| (bytes >> 20).to_string())),
+        // Said, because it is not closed: see docs/bots.md.
+        ("host_services", Some("reachable from bots".to_owned())),
         ("live_restore", info.live_restore_enabled.map(|is| is.to_string())),
     ];
     let facts = facts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();

@@ -22,7 +22,11 @@ const PROBE: Duration = Duration::from_secs(5);
 const MAX_ANSWER: u64 = 64 << 10;
 
 /// What the engine says of marked containers, from `since` (unix seconds) on.
-pub fn events(docker: &Docker, installation: &str, since: i64) -> impl Stream<Item = Result<EventMessage, bollard::errors::Error>> + use<> {
+pub fn events(
+    docker: &Docker,
+    installation: &str,
+    since: i64,
+) -> impl Stream<Item = Result<EventMessage, bollard::errors::Error>> + use<> {
     let filters = HashMap::from([
         ("type".to_owned(), vec!["container".to_owned()]),
         ("label".to_owned(), vec![format!("{}={installation}", cell::INSTALLATION)]),
@@ -91,9 +95,12 @@ mod tests {
 
     #[test]
     fn only_the_json_that_was_asked_for_is_well() {
-        let probe = |key: &str, value: &str| ProbeSpec { port: 1, path: "/".into(), key: key.into(), value: value.into() };
+        let probe =
+            |key: &str, value: &str| ProbeSpec { port: 1, path: "/".into(), key: key.into(), value: value.into() };
         let ok = b"HTTP/1.0 200 OK\r\n\r\n{\"ok\":true,\"status\":\"live\"}";
-        assert!(is_well(ok, &probe("", "")) && is_well(ok, &probe("ok", "true")) && is_well(ok, &probe("status", "live")));
+        assert!(
+            is_well(ok, &probe("", "")) && is_well(ok, &probe("ok", "true")) && is_well(ok, &probe("status", "live"))
+        );
         assert!(!is_well(ok, &probe("status", "dead")) && !is_well(ok, &probe("other", "")));
         assert!(!is_well(b"HTTP/1.0 200 OK\r\n\r\n<html>", &probe("ok", "true")));
         assert!(!is_well(b"HTTP/1.0 503 No\r\n\r\n{\"ok\":true}", &probe("ok", "true")));

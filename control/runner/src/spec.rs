@@ -127,7 +127,8 @@ fn is_image(text: &str) -> bool {
 /// a place that the kernel fills.
 fn is_path(text: &str) -> bool {
     let Some(rest) = text.strip_prefix('/') else { return false };
-    let part_ok = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(|c: char| c.is_control() || c == '\\');
+    let part_ok =
+        |part: &str| !matches!(part, "" | "." | "..") && !part.contains(|c: char| c.is_control() || c == '\\');
     let first = rest.split('/').next().unwrap_or_default();
     // A colon would read as a part of a mount's form.
     text.len() <= MAX_TEXT
@@ -170,7 +171,9 @@ fn variables(told: Vec<wire::Variable>) -> Result<Vec<Zeroizing<String>>, SpecEr
     let one = |variable: wire::Variable| {
         let (name, value) = (variable.name, Zeroizing::new(variable.value));
         let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        let named = (1..=128).contains(&name.len()) && name.bytes().all(word) && !name.starts_with(|c: char| c.is_ascii_digit());
+        let named = (1..=128).contains(&name.len())
+            && name.bytes().all(word)
+            && !name.starts_with(|c: char| c.is_ascii_digit());
         if !named || value.len() > MAX_VALUE || value.contains('\0') {
             return Err(SpecError("a variable's name or value cannot be one"));
         }

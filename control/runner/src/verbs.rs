@@ -1,14 +1,15 @@
 //! The closed list of verbs. Each looks at what there is before it touches it,
 //! and repeated changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, KillContainerOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions, StopContainerOptionsBuilder,
+    UploadToContainerOptionsBuilder,
 };
 use bollard::{Docker, container::LogOutput};
 use clawgate_shared::proto::runner::Cell;
@@ -61,7 +62,8 @@ impl Cells {
     }
 
     async fn there(&self, bot_id: &str) -> Result<(String, ContainerInspectResponse), Problem> {
-        let made = self.look(bot_id).await?.ok_or_else(|| Problem::Other("there is no container of this bot".to_owned()))?;
+        let made =
+            self.look(bot_id).await?.ok_or_else(|| Problem::Other("there is no container of this bot".to_owned()))?;
         Ok((made.id.clone().ok_or_else(|| Problem::Other("a container without an id".to_owned()))?, made))
     }
 
@@ -91,6 +93,7 @@ impl Cells {
         self.network(spec).await?;
         if spec.state_path.is_some() {
             self.volume(spec).await?;
+            self.prepare(spec, &image).await?;
         }
         let options = CreateContainerOptionsBuilder::new().name(&cell::name(bot_id)).build();
         let body = cell::container(&self.installation, spec, &image, &digest);
@@ -109,12 +112,44 @@ impl Cells {
         if !wrong.is_empty() {
             return Err(Problem::CreateFailed(format!("the engine made it otherwise: {}", wrong.join(", "))));
         }
-        for (folder, archive) in archives(spec).map_err(|error| Problem::CreateFailed(error.to_string()))? {
-            let options = UploadToContainerOptionsBuilder::new().path(&folder).build();
-            let body = bollard::body_full(archive.into());
-            self.docker.upload_to_container(id, Some(options), body).await.map_err(|error| create_failed(&error))?;
+        let files = root_files(spec).map_err(|error| Problem::CreateFailed(error.to_string()))?;
+        match files {
+            Some(archive) => self.put(id, archive).await,
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Gives the state volume its owner and its files.
+    async fn prepare(&self, spec: &CellSpec, image: &str) -> Result<(), Problem> {
+        let name = cell::preparer_name(&spec.owner.bot_id);
+        self.remove_preparer(&name).await?;
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let body = cell::preparer(&self.installation, spec, image);
+        let made = self.docker.create_container(Some(options), body).await.map_err(|error| create_failed(&error))?;
+        let put = match state_files(spec) {
+            Ok(archive) => self.put(&made.id, archive).await,
+            Err(error) => Err(Problem::CreateFailed(error.to_string())),
+        };
+        self.remove_preparer(&name).await?;
+        put
+    }
+
+    async fn remove_preparer(&self, name: &str) -> Result<(), Problem> {
+        match self.docker.inspect_container(name, None).await {
+            Ok(made) if cell::is_preparer(&made, &self.installation) => {
+                let options = RemoveContainerOptionsBuilder::new().force(true).v(false).build();
+                gone(self.docker.remove_container(&made.id.unwrap_or_default(), Some(options)).await)
+            }
+            Ok(_) => Err(Problem::NotOurs(format!("container {name}"))),
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(create_failed(&error)),
+        }
+    }
+
+    async fn put(&self, id: &str, archive: Vec<u8>) -> Result<(), Problem> {
+        let options = UploadToContainerOptionsBuilder::new().path("/").build();
+        let body = bollard::body_full(archive.into());
+        self.docker.upload_to_container(id, Some(options), body).await.map_err(|error| create_failed(&error))
     }
 
     /// The id that a reference has now, fetched when it is missing, and its
@@ -129,7 +164,11 @@ impl Cells {
         };
         let found = found.map_err(|error| Problem::of(&error, Problem::ImageNotFound))?;
         let id = found.id.ok_or_else(|| Problem::ImageNotFound("the engine names no id".to_owned()))?;
-        let digest = found.repo_digests.unwrap_or_default().into_iter().find_map(|full| Some(full.split_once('@')?.1.to_owned()));
+        let digest = found
+            .repo_digests
+            .unwrap_or_default()
+            .into_iter()
+            .find_map(|full| Some(full.split_once('@')?.1.to_owned()));
         Ok((id.clone(), digest.unwrap_or(id)))
     }
 
@@ -143,7 +182,13 @@ impl Cells {
         let options = CreateImageOptionsBuilder::new().from_image(&full).build();
         let mut progress = std::pin::pin!(self.docker.create_image(Some(options), None, None));
         while let Some(step) = progress.next().await {
-            step.map_err(|error| if is_absent(&error) { Problem::of(&error, Problem::ImageNotFound) } else { Problem::of(&error, Problem::PullFailed) })?;
+            step.map_err(|error| {
+                if is_absent(&error) {
+                    Problem::of(&error, Problem::ImageNotFound)
+                } else {
+                    Problem::of(&error, Problem::PullFailed)
+                }
+            })?;
         }
         Ok(())
     }
@@ -303,7 +348,8 @@ impl Cells {
     pub async fn list(&self) -> Result<Vec<ContainerInspectResponse>, Problem> {
         let mark = format!("{}={}", cell::INSTALLATION, self.installation);
         let filters = HashMap::from([("label".to_owned(), vec![mark])]);
-        let options = bollard::query_parameters::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let options =
+            bollard::query_parameters::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let rows = self.docker.list_containers(Some(options)).await.map_err(|error| other(&error))?;
         let mut made = Vec::with_capacity(rows.len());
         for id in rows.into_iter().filter_map(|row| row.id) {
@@ -325,38 +371,49 @@ fn gone(done: Result<(), Error>) -> Result<(), Problem> {
     }
 }
 
-/// Folder and archive: the state volume with its owner, and the files.
-fn archives(spec: &CellSpec) -> std::io::Result<Vec<(String, Vec<u8>)>> {
-    let (mut state, mut root) = (tar::Builder::new(Vec::new()), tar::Builder::new(Vec::new()));
-    let header = |kind: tar::EntryType, mode: u32, size: usize| {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(spec.user.0.into());
-        header.set_gid(spec.user.1.into());
-        header.set_size(size as u64);
-        header
-    };
-    if spec.state_path.is_some() {
-        state.append_data(&mut header(tar::EntryType::Directory, 0o700, 0), "./", std::io::empty())?;
+fn header(spec: &CellSpec, kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(spec.user.0.into());
+    header.set_gid(spec.user.1.into());
+    header.set_size(size as u64);
+    header
+}
+
+fn in_state<'a>(spec: &CellSpec, path: &'a str) -> Option<&'a str> {
+    spec.state_path.as_deref().and_then(|folder| inside(folder, path))
+}
+
+/// The state's folder with its owner, and the files in it.
+fn state_files(spec: &CellSpec) -> std::io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut folders = BTreeSet::from([format!("{}/", cell::PREPARED)]);
+    let inner = || spec.files.0.iter().filter_map(|file| Some((in_state(spec, &file.0)?, file)));
+    for (name, _) in inner() {
+        let ends = name.match_indices('/').filter_map(|(end, _)| name.get(..end));
+        folders.extend(ends.map(|folder| format!("{}/{folder}/", cell::PREPARED)));
     }
-    let mut others = false;
-    for (path, content, mode) in &spec.files.0 {
-        let header = &mut header(tar::EntryType::Regular, *mode, content.len());
-        match spec.state_path.as_deref().and_then(|folder| inside(folder, path)) {
-            Some(name) => state.append_data(header, name, content.as_slice())?,
-            None => {
-                others = true;
-                root.append_data(header, path.trim_start_matches('/'), content.as_slice())?;
-            }
-        }
+    for folder in folders {
+        archive.append_data(&mut header(spec, tar::EntryType::Directory, 0o700, 0), folder, std::io::empty())?;
     }
-    let mut all = Vec::new();
-    if let Some(folder) = &spec.state_path {
-        all.push((folder.clone(), state.into_inner()?));
+    for (name, (_, content, mode)) in inner() {
+        let header = &mut header(spec, tar::EntryType::Regular, *mode, content.len());
+        archive.append_data(header, format!("{}/{name}", cell::PREPARED), content.as_slice())?;
     }
-    if others {
-        all.push(("/".to_owned(), root.into_inner()?));
+    archive.into_inner()
+}
+
+/// The files outside the state; `None`: there are none.
+fn root_files(spec: &CellSpec) -> std::io::Result<Option<Vec<u8>>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut outside = spec.files.0.iter().filter(|file| in_state(spec, &file.0).is_none()).peekable();
+    if outside.peek().is_none() {
+        return Ok(None);
     }
-    Ok(all)
+    for (path, content, mode) in outside {
+        let header = &mut header(spec, tar::EntryType::Regular, *mode, content.len());
+        archive.append_data(header, path.trim_start_matches('/'), content.as_slice())?;
+    }
+    archive.into_inner().map(Some)
 }

@@ -66,8 +66,8 @@ fn the_life_of_a_cell() {
         for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
             assert!(status.contains(line), "{line} in {status}");
         }
-        let (_, routes) = machine.inside(&["/bin/busybox", "ip", "route"]);
-        assert!(!routes.contains("default"), "{routes}");
+        let (_, internal) = machine.docker(&["network", "inspect", "--format", "{{.Internal}}", "clawgate-bot_1"]);
+        assert_eq!(internal.trim(), "true", "the engine routes nothing out of a bot's network");
         assert!(matches!(cells.start("bot_1", 2).await, Err(Problem::StartFailed(_))));
         for _ in 0..2 {
             cells.kill("bot_1").await.expect("ends");
@@ -78,7 +78,11 @@ fn the_life_of_a_cell() {
         cells.create(&spec(2, told())).await.expect("replaced");
         assert_eq!(state(&cells).await, Some((CellState::Created, 2)));
         cells.start("bot_1", 2).await.expect("runs");
-        assert_eq!(machine.inside(&["/bin/busybox", "test", "-e", "/state/mine"]).0, 0, "the state outlives a container");
+        assert_eq!(
+            machine.inside(&["/bin/busybox", "test", "-e", "/state/mine"]).0,
+            0,
+            "the state outlives a container"
+        );
         for _ in 0..2 {
             cells.remove("bot_1", true).await.expect("gone");
         }

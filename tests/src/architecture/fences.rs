@@ -27,6 +27,7 @@ pub const FENCES: &[Fence] = &[
             "shared/src/proto.rs",
             "shared/build.rs",
             "control/src/grpc/",
+            "control/runner/src/link",
             "proxy/src/sync/",
             "proxy/src/metering/shipper",
             "proxy/src/quota/renewer.rs",

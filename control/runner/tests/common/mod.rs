@@ -70,8 +70,22 @@ impl Machine {
         let at = |name: &str| folder.join(name).display().to_string();
         let host = format!("unix://{}", at("docker.sock"));
         let mut command = Command::new("dockerd");
-        command.args(["--host", &host, "--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
-        command.stdout(log.try_clone().expect("a log")).stderr(log).stdin(Stdio::null()).spawn().expect("dockerd starts")
+        command.args([
+            "--host",
+            &host,
+            "--data-root",
+            &at("data"),
+            "--exec-root",
+            &at("exec"),
+            "--pidfile",
+            &at("pid"),
+        ]);
+        command
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("dockerd starts")
     }
 
     fn import(&self) {
