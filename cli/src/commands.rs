@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::files::DataDir;
 use crate::flags::{Place, PlaceArgs};
 use crate::planes::{self, ControlArgs, MigrateArgs, MockArgs, ProxyArgs};
+use crate::runner::{self, RunnerArgs};
 use crate::up::{self, UpArgs};
 
 /// Runs many AI bots with many provider keys: a gateway that counts every
@@ -33,6 +34,7 @@ enum Command {
     Up(Box<UpArgs>),
     Control(Box<ControlArgs>),
     Proxy(Box<ProxyArgs>),
+    Runner(Box<RunnerArgs>),
     #[command(hide = true)]
     Mock(MockArgs),
     Migrate(Box<MigrateArgs>),
@@ -99,6 +101,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Up(args) => on_this_thread(up::run(*args, &place)),
         Command::Control(args) => planes::control(&args, &place),
         Command::Proxy(args) => planes::proxy(&args, &place),
+        Command::Runner(args) => runner::run(*args, &place),
         Command::Mock(args) => planes::mock(&args, &place),
         Command::Migrate(args) => planes::migrate(&args, &place),
         Command::CheckConfig(args) => check::run(&args, &place),
@@ -168,6 +171,7 @@ mod tests {
             "clawgate proxy --control http://127.0.0.1:8082 --enroll-token-file f --threads 2",
             "clawgate check-config --config c.toml",
             "clawgate doctor",
+            "clawgate runner --control unix:/run/c.sock --engine unix:///var/run/docker.sock --label zone=a",
             "clawgate migrate",
             "clawgate env --bot demo --for claude-code --public-url https://gate.example --mint",
             "clawgate env --bot demo --for curl --mint=laptop",

@@ -17,6 +17,7 @@ mod flags;
 mod liveness;
 mod logging;
 mod planes;
+mod runner;
 mod settings_file;
 mod up;
 

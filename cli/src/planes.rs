@@ -120,7 +120,7 @@ pub(crate) fn mock(args: &MockArgs, place: &Place) -> Result<(), Failure> {
     })
 }
 
-fn workers() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn workers() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -128,7 +128,7 @@ fn workers() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 /// Completes on SIGTERM or SIGINT; listens from the moment it is called.
-fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+pub(crate) fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
     let listen = |kind| signal(kind).map_err(|e| Failure::failed("listening for signals", e));
     let mut term = listen(SignalKind::terminate())?;
     let mut int = listen(SignalKind::interrupt())?;
