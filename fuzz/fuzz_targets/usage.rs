@@ -47,7 +47,8 @@ fuzz_target!(|data: &[u8]| {
     // Sums of a few clamped counts, never a wrapped number.
     assert!(counts.iter().flatten().all(|count| *count <= 16 * LARGEST), "{usage:?}");
     let within = |part: Option<u64>, all: Option<u64>| part.unwrap_or(0) <= all.unwrap_or(u64::MAX);
-    assert!(within(usage.cached_input, usage.input) && within(usage.reasoning, usage.output), "{usage:?}");
+    // Of cached tokens some vendors report more than of the prompt that they are in.
+    assert!(within(usage.reasoning, usage.output), "{usage:?}");
     if let Some(code) = &whole.error {
         let plain = code.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
         assert!(plain && code.len() <= 64, "{code:?}");

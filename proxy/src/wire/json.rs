@@ -161,6 +161,11 @@ impl<'a> Scanner<'a> {
             self.at += found;
             if self.bytes.get(self.at) == Some(&b'"') {
                 self.at += 1;
+                let inner = self.bytes.get(start..self.at).unwrap_or_default();
+                // To the end, whatever is found: many bytes are looked at together.
+                if self.strict && inner.iter().fold(false, |found, byte| found | (*byte < b' ')) {
+                    return self.fault();
+                }
                 return Ok((start..self.at, escaped));
             }
             escaped = true;

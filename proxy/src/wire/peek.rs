@@ -434,6 +434,9 @@ mod tests {
             (b"{\"a\":secret}", PeekError::NotJson(5)),
             (b"{\"a\":1} x", PeekError::NotJson(8)),
             (b"{\"a\":\"\xff\"}", PeekError::NotJson(6)),
+            (b"{\"a\0b\":1}", PeekError::NotJson(6)),
+            (b"{\"a\":\"x\ny\"}", PeekError::NotJson(10)),
+            (b"{\"a\":[\"x\ty\"]}", PeekError::NotJson(11)),
             (b"\xef\xbb\xbf{}", PeekError::NotJson(0)),
             (b"{\"a\":1", PeekError::NotJson(6)),
         ] {
