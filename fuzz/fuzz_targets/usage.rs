@@ -46,9 +46,8 @@ fuzz_target!(|data: &[u8]| {
     ];
     // Sums of a few clamped counts, never a wrapped number.
     assert!(counts.iter().flatten().all(|count| *count <= 16 * LARGEST), "{usage:?}");
-    let within = |part: Option<u64>, all: Option<u64>| part.unwrap_or(0) <= all.unwrap_or(u64::MAX);
-    // Of cached tokens some vendors report more than of the prompt that they are in.
-    assert!(within(usage.reasoning, usage.output), "{usage:?}");
+    // That a part is no more than the whole is not so: recorded vendors have said
+    // more cached than prompt tokens, and more reasoning than output.
     if let Some(code) = &whole.error {
         let plain = code.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
         assert!(plain && code.len() <= 64, "{code:?}");

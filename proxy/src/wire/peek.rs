@@ -61,6 +61,8 @@ pub struct Peek {
     pub root: Slot,
     /// The same of `generationConfig`.
     pub generation_config: Option<Slot>,
+    /// What stands in its place and is no object.
+    pub no_config: Option<Range<usize>>,
     /// The members seen so far, one bit each.
     seen: u8,
 }
@@ -229,9 +231,13 @@ impl Peek {
                 self.limits.max_output_tokens = Some(limit(scanner)?);
             }
             b"n" | b"best_of" => self.n = self.n.max(count(scanner)?),
-            b"generationConfig" | b"generation_config" if scanner.next() == Some(b'{') => {
+            b"generationConfig" | b"generation_config" => {
                 self.once("generationConfig");
-                self.config(scanner)?;
+                if scanner.next() == Some(b'{') {
+                    self.config(scanner)?;
+                } else {
+                    self.no_config = Some(scanner.skip()?);
+                }
             }
             b"previous_response_id" | b"conversation" | b"cachedContent" | b"cached_content" => {
                 self.refers |= scanner.raw()? != b"null";

@@ -109,9 +109,14 @@ pub fn output_limit(peek: &Peek, field: LimitField, tokens: u64) -> Option<Splic
     if let Some(Limit { range, .. }) = given {
         return Some(Splice { range: range.clone(), with: Cow::Owned(tokens.to_string().into_bytes()) });
     }
-    Some(match (field, peek.generation_config) {
-        (LimitField::Gemini, Some(slot)) => member(slot, format!(r#""{name}":{tokens}"#)),
-        (LimitField::Gemini, None) => member(peek.root, format!(r#""generationConfig":{{"{name}":{tokens}}}"#)),
+    Some(match (field, peek.generation_config, &peek.no_config) {
+        (LimitField::Gemini, Some(slot), _) => member(slot, format!(r#""{name}":{tokens}"#)),
+        // A second one might not be the one that counts.
+        (LimitField::Gemini, None, Some(range)) => {
+            let with = Cow::Owned(format!(r#"{{"{name}":{tokens}}}"#).into_bytes());
+            Splice { range: range.clone(), with }
+        }
+        (LimitField::Gemini, None, None) => member(peek.root, format!(r#""generationConfig":{{"{name}":{tokens}}}"#)),
         _ => member(peek.root, format!(r#""{name}":{tokens}"#)),
     })
 }
@@ -186,6 +191,16 @@ mod tests {
             (r#"{"max_tokens":null}"#, LimitField::MaxTokens, r#"{"max_tokens":9}"#),
             (r#"{"max_tokens":5}"#, LimitField::MaxCompletionTokens, r#"{"max_tokens":5}"#),
             (r#"{"a":1}"#, LimitField::Gemini, r#"{"generationConfig":{"maxOutputTokens":9},"a":1}"#),
+            (
+                r#"{"generationConfig":null,"a":1}"#,
+                LimitField::Gemini,
+                r#"{"generationConfig":{"maxOutputTokens":9},"a":1}"#,
+            ),
+            (
+                r#"{"a":1,"generation_config":"low"}"#,
+                LimitField::Gemini,
+                r#"{"a":1,"generation_config":{"maxOutputTokens":9}}"#,
+            ),
             (r#"{"generationConfig":{}}"#, LimitField::Gemini, r#"{"generationConfig":{"maxOutputTokens":9}}"#),
             (
                 r#"{"generationConfig":{"topP":1}}"#,
